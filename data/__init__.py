@@ -1,0 +1,1 @@
+"""Crystals in and out: Wyckoff tables, prototypes, records, readers and data sets. No model code."""

@@ -1,0 +1,264 @@
+"""Structure prototypes: geometry with the elements left open, and the library of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property, lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pymatgen.core import Structure
+from scipy.optimize import linear_sum_assignment
+
+from data.crystal import Crystal
+from data.lattice import strain_to_lattice
+from data.protostructure import label_of
+from data.symmetry import DEFAULT_SYMPREC, encode, equivalent_coordinates
+from data.wyckoff import wyckoff_table
+
+
+@dataclass(frozen=True)
+class Prototype:
+    """A space group with occupied Wyckoff positions and a reference geometry.
+
+    Attributes:
+        name: unique short name, for instance ``elpasolite``.
+        space_group: ITA number.
+        letters: Wyckoff letter of each of the k orbits.
+        species: slot of each orbit, 0-based: orbits with the same slot carry the same element.
+        coordinates: free coordinates of the reference, k rows.
+        strain: lattice of the reference in the chart of `data.lattice`.
+        example: formula of the reference crystal.
+        source: where the reference comes from.
+    """
+
+    name: str
+    space_group: int
+    letters: tuple[str, ...]
+    species: tuple[int, ...]
+    coordinates: tuple[tuple[float, float, float], ...]
+    strain: tuple[float, ...]
+    example: str
+    source: str
+
+    @cached_property
+    def label(self) -> str:
+        """Protostructure label; prototypes that differ only in free coordinates share it."""
+        return label_of(self.space_group, self.letters, self.species)
+
+    @property
+    def n_species(self) -> int:
+        """Number of element slots."""
+        return max(self.species) + 1
+
+    @property
+    def n_atoms(self) -> int:
+        """Atoms in the primitive cell."""
+        table = wyckoff_table()
+        return sum(
+            int(table.primitive_multiplicity[table.index(self.space_group, x)]) for x in self.letters
+        )
+
+    def crystal(self, elements: Sequence[int]) -> Crystal:
+        """Crystal with atomic number ``elements[slot]`` on the orbits of each slot, reference geometry.
+
+        Raises:
+            ValueError: not exactly one element per slot.
+        """
+        if len(elements) != self.n_species:
+            raise ValueError(
+                f"elements={list(elements)}: prototype {self.name} has {self.n_species} element slots"
+            )
+        return self.with_orbit_elements([elements[s] for s in self.species])
+
+    def with_orbit_elements(self, atomic_numbers: Sequence[int]) -> Crystal:
+        """Crystal with one atomic number per orbit, reference geometry."""
+        return Crystal(
+            self.space_group,
+            self.letters,
+            tuple(int(z) for z in atomic_numbers),
+            self.coordinates,
+            self.strain,
+        )
+
+    @cached_property
+    def equivalent_orders(self) -> tuple[tuple[int, ...], ...]:
+        """Permutations p of the orbits under which a decoration stays the same crystal.
+
+        Elements e and ``[e[i] for i in p]`` describe one crystal up to relaxation: a normalizer coset
+        carries orbit i onto orbit p[i], with free coordinates that end within 0.75 Å of the reference's own.
+        Elpasolites have two (A and B exchanged); delafossites only the identity, although their letters
+        could be exchanged, because oxygen would then sit near the other metal.
+        """
+        return tuple(dict.fromkeys(_orbit_permutations(self)))
+
+    def as_row(self) -> dict[str, object]:
+        """Plain data: numbers, strings and lists."""
+        return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Prototype:
+        """Inverse of `as_row`."""
+        lists = {name: tuple(row[name]) for name in ("letters", "species", "strain")}
+        coordinates = tuple((float(x), float(y), float(z)) for x, y, z in row["coordinates"])
+        return cls(**{**row, **lists, "coordinates": coordinates})
+
+    @classmethod
+    def from_structure(
+        cls, name: str, structure: Structure, source: str, symprec: float = DEFAULT_SYMPREC
+    ) -> Prototype:
+        """A prototype from any ordered crystal; slots follow the order of first appearance."""
+        crystal = encode(structure, symprec)
+        order = list(dict.fromkeys(crystal.atomic_numbers))
+        return cls(
+            name=name,
+            space_group=crystal.space_group,
+            letters=crystal.letters,
+            species=tuple(order.index(z) for z in crystal.atomic_numbers),
+            coordinates=crystal.coordinates,
+            strain=crystal.strain,
+            example=crystal.reduced_formula,
+            source=source,
+        )
+
+
+_SAME_BASIN = 0.75
+"""Å; free coordinates closer than this relax to the same crystal."""
+
+
+def _orbit_permutations(prototype: Prototype) -> Iterator[tuple[int, ...]]:
+    table = wyckoff_table()
+    start = int(table.position_start[prototype.space_group])
+    positions = [table.index(prototype.space_group, x) for x in prototype.letters]
+    counts = sorted(positions)
+    lattice = strain_to_lattice(torch.tensor(prototype.space_group), torch.tensor(prototype.strain).double())
+    axes = lattice.norm(dim=-1).numpy()
+    polar = table.polar[prototype.space_group].numpy()
+    for affine, image in table.cosets(prototype.space_group):
+        moved = [start + int(image[p - start]) for p in positions]
+        if sorted(moved) != counts:
+            continue
+        images = [_orbit_sites(prototype, i, affine.numpy()) for i in range(len(positions))]
+        for origin in _origins(prototype, images, polar):
+            found = _match_orbits(prototype, moved, positions, [x + origin for x in images], axes)
+            if found is not None:
+                yield found
+
+
+def _orbit_sites(
+    prototype: Prototype, orbit: int, affine: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """Sites of one orbit of the reference, [n, 3] conventional, after ``affine`` [3, 4]."""
+    table = wyckoff_table()
+    operations = table.images(table.index(prototype.space_group, prototype.letters[orbit])).numpy()
+    points = operations[:, :, :3] @ np.asarray(prototype.coordinates[orbit]) + operations[:, :, 3]
+    return np.asarray(points if affine is None else points @ affine[:, :3].T + affine[:, 3])
+
+
+def _origins(
+    prototype: Prototype, images: list[NDArray[np.float64]], polar: NDArray[np.bool_]
+) -> list[NDArray[np.float64]]:
+    """Shifts along the polar axes that could bring a moved first orbit onto an orbit of the reference."""
+    if not polar.any():
+        return [np.zeros(3)]
+    targets = np.concatenate([_orbit_sites(prototype, j) for j in range(len(prototype.letters))])
+    shifts = np.mod(np.round((targets - images[0][0]) * polar, 6), 1.0)
+    return list(np.unique(shifts, axis=0))
+
+
+def _match_orbits(
+    prototype: Prototype,
+    moved: list[int],
+    positions: list[int],
+    images: list[NDArray[np.float64]],
+    axes: NDArray[np.float64],
+) -> tuple[int, ...] | None:
+    """Orbit of the reference that each moved orbit lands on, or None if one lands too far away."""
+    table = wyckoff_table()
+    target = [-1] * len(positions)
+    for position in set(positions):
+        sources = [i for i, p in enumerate(moved) if p == position]
+        targets = [i for i, p in enumerate(positions) if p == position]
+        cost = np.zeros((len(sources), len(targets)))
+        for a, i in enumerate(sources):
+            options = equivalent_coordinates(prototype.space_group, table.letter[position], images[i])
+            for b, j in enumerate(targets):
+                gap = options - np.asarray(prototype.coordinates[j])
+                cost[a, b] = np.linalg.norm((gap - np.round(gap)) * axes, axis=1).min()
+        rows, columns = linear_sum_assignment(cost)
+        if cost[rows, columns].max() > _SAME_BASIN:
+            return None
+        for a, b in zip(rows, columns, strict=True):
+            target[sources[a]] = targets[b]
+    return tuple(target)
+
+
+@dataclass(frozen=True)
+class PrototypeLibrary:
+    """Prototypes by name."""
+
+    prototypes: tuple[Prototype, ...]
+
+    def __post_init__(self) -> None:
+        names = [p.name for p in self.prototypes]
+        repeated = {n for n in names if names.count(n) > 1}
+        if repeated:
+            raise ValueError(f"prototype names must be unique, repeated: {', '.join(sorted(repeated))}")
+
+    def __iter__(self) -> Iterator[Prototype]:
+        return iter(self.prototypes)
+
+    def __len__(self) -> int:
+        return len(self.prototypes)
+
+    @cached_property
+    def _by_name(self) -> dict[str, Prototype]:
+        return {p.name: p for p in self.prototypes}
+
+    @property
+    def names(self) -> list[str]:
+        """All names, in the library's order."""
+        return list(self._by_name)
+
+    def get(self, name: str) -> Prototype:
+        """The prototype called ``name``, or the first with that protostructure label.
+
+        Raises:
+            ValueError: no such prototype; the message proposes near names.
+        """
+        if name in self._by_name:
+            return self._by_name[name]
+        for prototype in self.prototypes:
+            if prototype.label == name:
+                return prototype
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, self.names, n=3, cutoff=0.4)
+        hint = f"did you mean {', '.join(near)}?" if near else "see docs/prototypes.md for the list"
+        raise ValueError(f"prototype={name!r} is not in the library: {hint}")
+
+    def with_prototypes(self, extra: Iterable[Prototype]) -> PrototypeLibrary:
+        """A library with more prototypes."""
+        return PrototypeLibrary((*self.prototypes, *extra))
+
+    def save(self, path: Path) -> None:
+        """Write as JSON lines."""
+        rows = [json.dumps(p.as_row(), ensure_ascii=False) for p in self.prototypes]
+        path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, text: str) -> PrototypeLibrary:
+        """From the text of a JSON-lines file."""
+        return cls(tuple(Prototype.from_row(json.loads(line)) for line in text.splitlines()))
+
+
+@lru_cache(maxsize=1)
+def prototype_library() -> PrototypeLibrary:
+    """The embedded library, ``data/tables/prototypes.jsonl`` (made by ``scripts/build_prototypes.py``)."""
+    return PrototypeLibrary.load((files("data.tables") / "prototypes.jsonl").read_text(encoding="utf-8"))

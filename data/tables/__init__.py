@@ -1,0 +1,1 @@
+"""Embedded tables, each made by a script in ``scripts/`` (see the cards beside them)."""

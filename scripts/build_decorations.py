@@ -1,0 +1,154 @@
+"""Build ``data/tables/decorations.parquet``: random decorations of prototypes, relaxed and labelled by CHGNet.
+
+Nothing is chosen for being sensible chemistry: prototypes and elements are drawn at random, so that rare
+properties are rare. A prototype contributes at most a tenth of its distinct decorations. Run:
+``python scripts/build_decorations.py`` (resumes where it stopped). Labels are CHGNet's, not DFT's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from pymatgen.core import Element
+from torch import Tensor
+from tqdm import tqdm
+
+from data.contact import touching_volume
+from data.decoration import canonical_elements, decoration_codes, to_orbit_batch, with_volume_per_atom
+from data.prototype_table import PrototypeTable
+from data.prototypes import prototype_library
+from generators.judging import judge_in_shards, judged_batch, write_parquet
+from generators.oracles.judge import JudgeSettings, elemental_references, formation_energy
+from generators.screening.baselines import random_decorations
+
+PROTOTYPES = (
+    "rocksalt", "cscl", "zincblende", "wurtzite", "nias", "fluorite", "rutile", "cdi2", "alb2", "cu3au",
+    "perovskite", "half_heusler", "full_heusler", "caswellsilverite", "chalcopyrite",
+    "thcr2si2", "pbfcl", "k2ptcl6", "max_211", "spinel", "quaternary_heusler", "zrcusias", "elpasolite",
+)  # fmt: skip
+ELEMENTS = (
+    "Li Be B C N O F Na Mg Al Si P S Cl K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Rb Sr Y Zr Nb Mo "
+    "Ru Rh Pd Ag Cd In Sn Sb Te I Cs Ba La Hf Ta W Re Ir Pt Au Tl Pb Bi"
+).split()
+SHARE_OF_SPACE = 0.1
+HEAVY = {"spinel": 0.4, "elpasolite": 1.5, "quaternary_heusler": 1.2}
+
+
+def draw(table: PrototypeTable, n: int, seed: int) -> tuple[Tensor, Tensor]:
+    """``n`` distinct decorations: rows of the table and canonical elements."""
+    generator = torch.Generator().manual_seed(seed)
+    numbers = [Element(x).Z for x in ELEMENTS]
+    space = []
+    for prototype in table.prototypes:
+        orders = len(prototype.equivalent_orders)
+        count = np.prod([len(numbers) - i for i in range(prototype.n_species)]) / orders
+        space.append(float(count))
+    wanted = np.array([HEAVY.get(p.name, 1.0) for p in table.prototypes])
+    share = np.ones(len(space))
+    for _ in range(50):  # water filling: what small spaces cannot give goes to the others
+        quota = np.minimum(share * wanted / (share * wanted).sum() * n, SHARE_OF_SPACE * np.array(space))
+        if quota.sum() >= n - 1:
+            break
+        share = np.where(quota < SHARE_OF_SPACE * np.array(space), share * n / quota.sum(), share)
+    rows, elements = [], []
+    for i, amount in enumerate(np.floor(quota).astype(int)):
+        row, drawn = random_decorations(table, torch.tensor([i]), numbers, 3 * int(amount) + 50, generator)
+        _, first = np.unique(decoration_codes(table, row, drawn), return_index=True)
+        keep = torch.from_numpy(np.sort(first)[:amount])
+        rows.append(row[keep])
+        elements.append(canonical_elements(table, row[keep], drawn[keep]))
+    row, drawn = torch.cat(rows), torch.cat(elements)
+    order = torch.randperm(len(row), generator=generator)
+    return row[order], drawn[order]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    tables = Path(__file__).parents[1] / "data" / "tables"
+    parser.add_argument("--output", type=Path, default=tables / "decorations.parquet")
+    parser.add_argument("--work", type=Path, default=Path("outputs/build/decorations"))
+    parser.add_argument("--number", type=int, default=48_000, help="decorations to draw")
+    parser.add_argument("--first", type=int, default=None, help="judge only so many of them")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2)
+    arguments = parser.parse_args()
+
+    library = prototype_library()
+    table = PrototypeTable.build([library.get(name) for name in PROTOTYPES])
+    row, elements = draw(table, arguments.number, arguments.seed)
+    row, elements = row[: arguments.first], elements[: arguments.first]
+    batch = to_orbit_batch(table, row, elements)
+    batch = with_volume_per_atom(batch, touching_volume(batch))
+    with tqdm(total=len(batch), unit="crystal", smoothing=0.02, mininterval=5) as bar:
+        frame = judge_in_shards(
+            batch,
+            arguments.work,
+            "decorations",
+            JudgeSettings(),
+            workers=arguments.workers,
+            progress=lambda n, _: bar.update(n),
+        )
+    frame.insert(0, "prototype", [table.names[i] for i in row.tolist()])
+    relaxed = judged_batch(frame)
+    energy = torch.from_numpy(frame["energy_per_atom"].to_numpy())
+    frame["formation_energy_per_atom"] = formation_energy(relaxed, energy, elemental_references()).numpy()
+    reasons = Counter(frame["reason"][~frame["valid"]])
+    good = frame[frame["valid"] & frame["formation_energy_per_atom"].notna()]
+    write_parquet(_compact(good), arguments.output)
+    _write_card(arguments.output.with_suffix(".md"), good, len(frame), dict(reasons), arguments.seed)
+    print(f"{arguments.output}: {len(good)} of {len(frame)} crystals, left out: {dict(reasons)}")
+
+
+def _compact(frame: pd.DataFrame) -> pd.DataFrame:
+    """Only what cannot be made again from the prototype, in small types."""
+    return pd.DataFrame(
+        {
+            "prototype": frame["prototype"].astype("category"),
+            "atomic_numbers": [np.asarray(z, dtype=np.uint8) for z in frame["atomic_numbers"]],
+            "coordinates": [np.asarray(u, dtype=np.float32).round(5) for u in frame["coordinates"]],
+            "strain": [np.asarray(s, dtype=np.float32).round(5) for s in frame["strain"]],
+            **{
+                name: frame[name].astype(np.float32).round(5)
+                for name in (
+                    "formation_energy_per_atom", "volume_per_atom", "magnetization_density", "bulk_modulus",
+                )  # fmt: skip
+            },
+            "judge_evaluations": frame["judge_evaluations"].astype(np.uint8),
+        }
+    ).reset_index(drop=True)
+
+
+def _write_card(path: Path, frame: pd.DataFrame, drawn: int, reasons: dict[str, int], seed: int) -> None:
+    energy = frame["formation_energy_per_atom"]
+    quantiles = {q: round(float(energy.quantile(q)), 3) for q in (0.001, 0.002, 0.01, 0.1, 0.5, 0.9)}
+    lines = [
+        "# Card of decorations.parquet",
+        "",
+        f"{len(frame):,} random decorations of {len(PROTOTYPES)} prototypes with {len(ELEMENTS)} elements, made by",
+        f"`scripts/build_decorations.py` (seed {seed}) of this project. **The labels are CHGNet's (0.3.0), not",
+        "DFT's**: relaxed within symmetry (forces below 0.05 eV/Å, stress below 0.3 GPa), formation energies",
+        "against CHGNet's own elements (`elemental_references.json`), magnetization density from CHGNet's absolute",
+        "moments (ferromagnetic order), bulk modulus for cubic crystals without free coordinates.",
+        "Elements and prototypes are drawn at random, not for sensible chemistry.",
+        "",
+        f"Drawn: {drawn:,}. Left out: " + ", ".join(f"{k} {v:,}" for k, v in sorted(reasons.items())) + ".",
+        "",
+        "Formation energy per atom at quantiles: " + json.dumps(quantiles) + " eV/atom.",
+        "",
+        "| prototype | rows | lowest formation energy per atom |",
+        "|---|---|---|",
+    ]
+    for name, rows in frame.groupby("prototype", observed=True):
+        lines.append(f"| {name} | {len(rows):,} | {rows['formation_energy_per_atom'].min():.3f} |")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()
