@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import lru_cache
 
 import torch
@@ -14,6 +15,12 @@ N_STATES = 119
 
 @lru_cache(maxsize=1)
 def _table() -> Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pymatgen warns of every heavy element without a value
+        return _read_table()
+
+
+def _read_table() -> Tensor:
     rows = torch.full((N_STATES, 4), float("nan"))
     one_hot = torch.zeros(N_STATES, 9 + 18 + 4)
     for z in range(1, N_STATES):

@@ -20,9 +20,9 @@ SHARD_SIZE = 32
 _judge: ChgnetJudge | None = None
 
 
-def _start_worker(settings: JudgeSettings, device: str, threads: int) -> None:
+def _start_worker(settings: JudgeSettings, device: str) -> None:
     global _judge
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
     _judge = ChgnetJudge(settings, device)
 
 
@@ -66,7 +66,7 @@ def judge_in_shards(
     other crystals is an error.
 
     Args:
-        workers: processes, each with its share of the cores. The result does not depend on it.
+        workers: processes of one thread each. The result does not depend on it.
         progress: called with the number of crystals done since the last call, and their table.
 
     Raises:
@@ -83,13 +83,12 @@ def judge_in_shards(
                 progress(len(done), done)
     todo = [i for i, path in enumerate(paths) if not path.exists()]
     workers = max(1, min(workers, len(todo)))
-    threads = max(1, (os.cpu_count() or 1) // workers)
     if todo:
         with ProcessPoolExecutor(
             workers,
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_start_worker,
-            initargs=(settings, device, threads),
+            initargs=(settings, device),
         ) as pool:
             waiting = {}
             queue: Iterator[int] = iter(todo)

@@ -1,7 +1,7 @@
 """Build ``data/tables/elemental_references.json``: every element's lowest energy on CHGNet's scale.
 
 Each element is put on every one-element prototype of the library (AFLOW's elemental structures, molecular
-crystals among them), relaxed within symmetry by CHGNet from two starting volumes, and the lowest energy per atom
+crystals among them), relaxed within symmetry by CHGNet , and the lowest energy per atom
 is kept with the name of its structure. Run: ``python scripts/build_elemental_references.py``; it resumes.
 """
 
@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 
 import torch
-from pymatgen.core import Element
+from pymatgen.core import Composition, Element
 from tqdm import tqdm
 
 from data.contact import covalent_radii, shortest_ratio
@@ -23,7 +23,10 @@ from data.prototypes import prototype_library
 from generators.judging import judge_in_shards
 from generators.oracles.judge import JudgeSettings
 
-MAX_ATOMS = 40
+MAX_ATOMS = 12
+"""Larger structures (up to 32 atoms) are tried only for the element that they are named after."""
+LARGEST = 32
+VOLUME_FACTOR = 1.15
 UNKNOWN_TO_CHGNET = {84, 85, 86, 87, 88}  # Po, At, Rn, Fr, Ra
 
 
@@ -34,16 +37,20 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("outputs/build/elemental_references"))
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
-    prototypes = [p for p in prototype_library() if p.n_species == 1 and p.n_atoms <= MAX_ATOMS]
+    library = [p for p in prototype_library() if p.n_species == 1 and p.n_atoms <= LARGEST]
     numbers = [z for z in range(1, 95) if z not in UNKNOWN_TO_CHGNET]
     radii = covalent_radii()
     summary: dict[str, dict[str, object]] = {}
     jobs = []
+    names: list[str] = []
     for z in numbers:
+        symbol = Element.from_Z(z).symbol
+        prototypes = [p for p in library if p.n_atoms <= MAX_ATOMS or Composition(p.example) == Composition(symbol)]
         batch = OrbitBatch.from_crystals([p.crystal([z]) for p in prototypes])
         cells = decode(batch)
         touching = cells.volume / cells.n_atoms / shortest_ratio(cells, radii) ** 3
-        jobs += [with_volume_per_atom(batch, touching * factor) for factor in (1.05, 1.6)]
+        jobs.append(with_volume_per_atom(batch, touching * VOLUME_FACTOR))
+        names += [p.name for p in prototypes]
     everything = OrbitBatch.concatenate(jobs)
     with tqdm(total=len(everything), unit="crystal") as bar:
         table = judge_in_shards(
@@ -54,7 +61,7 @@ def main() -> None:
             workers=arguments.workers,
             progress=lambda n, _: bar.update(n),
         )
-    table["prototype"] = [p.name for _ in range(2 * len(numbers)) for p in prototypes]
+    table["prototype"] = names
     table["element"] = [Element.from_Z(row[0]).symbol for row in table["atomic_numbers"]]
     for symbol, rows in table[table["valid"]].groupby("element", sort=False):
         best = rows.loc[rows["energy_per_atom"].idxmin()]
@@ -67,7 +74,7 @@ def main() -> None:
         "scale": "CHGNet 0.3.0",
         "unit": "eV/atom",
         "made_by": "scripts/build_elemental_references.py",
-        "candidate_structures": len(prototypes),
+        "candidate_structures": len(library),
         "elements": summary,
     }
     arguments.output.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")

@@ -20,6 +20,8 @@ from data.cells import CellBatch
 SCALE = "CHGNet 0.3.0"
 MIN_DISTANCE = 0.5
 """Å; a cell with a shorter distance counts as collapsed."""
+MIN_VOLUME_PER_ATOM, MAX_VOLUME_PER_ATOM = 3.0, 300.0
+"""Å^3; denser cells count as collapsed (and would cost thousands of neighbours), thinner ones as exploded."""
 CHUNK_ATOMS = 160
 
 
@@ -108,9 +110,9 @@ class CHGNetPotential:
         if not np.isfinite(lattice).all() or not np.isfinite(coords).all():
             return None, "not a number"
         volume = abs(np.linalg.det(lattice)) / len(coords)
-        if volume < 1.0:
+        if volume < MIN_VOLUME_PER_ATOM:
             return None, "collapsed"
-        if volume > 500.0:
+        if volume > MAX_VOLUME_PER_ATOM:
             return None, "exploded"
         cartesian = np.ascontiguousarray(coords @ lattice)
         center, neighbour, image, distance = find_points_in_spheres(

@@ -49,8 +49,8 @@ def formation_energy(batch: OrbitBatch, energy_per_atom: Tensor, references: dic
 class JudgeSettings:
     """What the judge measures and how tightly it relaxes."""
 
-    max_force: float = 0.05
-    max_stress: float = 0.3
+    max_force: float = 0.1
+    max_stress: float = 0.5
     max_evaluations: int = 60
     with_bulk_modulus: bool = True
 

@@ -35,8 +35,8 @@ class RelaxationSettings:
         max_evaluations: energy and gradient evaluations per crystal.
     """
 
-    max_force: float = 0.05
-    max_stress: float = 0.3
+    max_force: float = 0.1
+    max_stress: float = 0.5
     max_evaluations: int = 60
 
     def __post_init__(self) -> None:

@@ -1,0 +1,406 @@
+"""A wish becomes ranked candidates: propose, screen, judge, rank, compare."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from data.cells import element
+from data.dataset import CrystalDataset
+from data.decoration import to_orbit_batch, with_volume_per_atom
+from data.orbit_batch import OrbitBatch
+from data.prototype_table import PrototypeTable
+from data.prototypes import Prototype
+from data.protostructure import key_of
+from generators.conditioning import Conditions
+from generators.judging import judge_in_shards, judged_batch
+from generators.module import CompositionDiffusion
+from generators.oracles.base import OracleResult
+from generators.oracles.judge import JudgeSettings, elemental_references, formation_energy
+from generators.oracles.surrogate import SurrogateOracle
+from generators.screening.baselines import (
+    balanced_flags,
+    random_balanced_decorations,
+    random_decorations,
+)
+from generators.screening.pool import Pool, StageCount
+from generators.screening.proposals import Propose, propose_unique
+from generators.wish import Wish
+
+log = logging.getLogger(__name__)
+SURROGATE_CHUNK = 4096
+
+
+@dataclass(frozen=True)
+class GenerateSettings:
+    """How a wish is answered.
+
+    Attributes:
+        seed: of every draw.
+        judge_calls: candidates that the judge relaxes.
+        pool: unique novel proposals that the surrogate ranks to choose those.
+        guidance: strength of classifier-free guidance (1: the plain conditional model).
+        temperature: of every draw.
+        prototypes: names to decorate; empty means all that the model was trained on, in the proportions that
+            it expects under the wish.
+        baselines: also judge what random decoration and surrogate screening propose.
+        baseline_pool: random decorations that the surrogate screening ranks.
+        workers: judge processes.
+        shard_size: proposals per shard.
+        max_shards: give up proposing after so many.
+    """
+
+    seed: int = 0
+    judge_calls: int = 300
+    pool: int = 3000
+    guidance: float = 1.0
+    temperature: float = 1.0
+    prototypes: tuple[str, ...] = ()
+    baselines: bool = False
+    baseline_pool: int = 20_000
+    workers: int = 2
+    shard_size: int = 1024
+    max_shards: int = 200
+
+    def __post_init__(self) -> None:
+        for name in ("judge_calls", "pool", "baseline_pool", "workers", "shard_size", "max_shards"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        if self.guidance < 0:
+            raise ValueError(f"guidance={self.guidance}: must not be negative")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature={self.temperature}: must be positive")
+        if self.pool < self.judge_calls:
+            raise ValueError(
+                f"pool={self.pool}: must not be smaller than judge_calls={self.judge_calls}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a run gives.
+
+    Attributes:
+        candidates: table of the judged candidates, best first (columns in ``docs/outputs.md``).
+        rejected: what was dropped, with stage and reason.
+        batch: relaxed crystals in the order of ``candidates``.
+        summary: content of ``summary.json``.
+    """
+
+    candidates: pd.DataFrame
+    rejected: pd.DataFrame
+    batch: OrbitBatch
+    summary: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class _Judged:
+    table: pd.DataFrame
+    summary: dict[str, Any]
+    counts: tuple[StageCount, ...] = field(default_factory=tuple)
+
+
+class Generation:
+    """One run: the models, the wish and the folder."""
+
+    def __init__(
+        self,
+        module: CompositionDiffusion,
+        surrogate: SurrogateOracle,
+        training: CrystalDataset,
+        wish: Wish,
+        settings: GenerateSettings,
+        folder: Path,
+        extra_prototypes: Sequence[Prototype] = (),
+        judge: JudgeSettings | None = None,
+    ) -> None:
+        self.module, self.surrogate, self.training = module, surrogate, training
+        self.wish, self.settings, self.folder = wish, settings, folder
+        self.judge = judge or JudgeSettings()
+        self.table = self._table(extra_prototypes)
+        self.rows = self._rows()
+        self.known = self._known_codes()
+        self.elements = self._elements()
+
+    # -- what may be proposed ---------------------------------------------------------------------------
+
+    def _table(self, extra: Sequence[Prototype]) -> PrototypeTable:
+        known = self.module.table.prototypes
+        new = [p for p in extra if p.name not in self.module.table.names]
+        return PrototypeTable.build([*known, *new]) if new else self.module.table
+
+    def _rows(self) -> Tensor:
+        names = self.settings.prototypes or self.module.table.names
+        missing = [name for name in names if name not in self.table.names]
+        if missing:
+            raise ValueError(
+                f"prototypes={missing[0]!r}: not known to this model, it knows {', '.join(self.table.names)}"
+            )
+        return torch.tensor([self.table.names.index(name) for name in names])
+
+    def _known_codes(self) -> NDArray[np.void]:
+        names = set(self.table.names)
+        inside = torch.tensor([name in names for name in self.training.prototype], dtype=torch.bool)
+        return self.training.select(inside).codes(self.table)
+
+    def _elements(self) -> list[int]:
+        allowed = set(self.module.known_elements)
+        if self.wish.allowed_elements is not None:
+            unknown = self.wish.allowed_elements - allowed
+            if unknown:
+                raise ValueError(
+                    f"allowed_elements={element(min(unknown)).symbol}: the model was not trained on it, it "
+                    "knows " + " ".join(element(z).symbol for z in sorted(allowed))
+                )
+            allowed &= self.wish.allowed_elements
+        allowed -= self.wish.forbidden_elements
+        most = int(self.table.is_leader[self.rows].sum(-1).max())
+        if len(allowed) < most:
+            raise ValueError(
+                f"allowed_elements: {len(allowed)} elements are left, a chosen prototype needs {most} different"
+            )
+        return sorted(allowed)
+
+    # -- proposals --------------------------------------------------------------------------------------
+
+    def model_proposals(self) -> Propose:
+        """Proposals of the conditional model."""
+        sampler = self.module.sampler(
+            self.settings.guidance, self.settings.temperature, frozenset(self.elements)
+        )
+        names = [scale.name for scale in self.module.scales]
+        condition = Conditions.from_wish(self.wish.intervals, names, 1)
+        trained = self.rows[self.rows < len(self.module.table)]
+
+        def propose(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+            if len(trained) == len(self.rows):
+                row = sampler.draw_prototypes(condition, trained, n, generator)
+            else:  # a prototype that the model never saw has no probability yet: all alike
+                row = self.rows[torch.randint(len(self.rows), (n,), generator=generator)]
+            return row, sampler.draw_elements(self.table, row, condition, generator)
+
+        return propose
+
+    def _training_shares(self) -> Tensor:
+        """[len(rows)] share of each prototype in the training data (uniform if it has none)."""
+        counts = torch.tensor(
+            [self.training.prototype.count(self.table.names[i]) for i in self.rows.tolist()], dtype=torch.float64
+        )
+        return counts / counts.sum() if counts.sum() > 0 else torch.ones_like(counts) / len(counts)
+
+    def random_proposals(self, balanced: bool = False) -> Propose:
+        """Random decorations of the same prototypes, in the proportions of the training data."""
+        shares = self._training_shares()
+        draw = random_balanced_decorations if balanced else random_decorations
+
+        def propose(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+            picked = self.rows[torch.multinomial(shares, n, replacement=True, generator=generator)]
+            return draw(self.table, picked, self.elements, n, generator)
+
+        return propose
+
+    # -- screening and judging --------------------------------------------------------------------------
+
+    def screen(self, pool: Pool, n: int) -> tuple[Pool, pd.DataFrame]:
+        """The ``n`` proposals most likely to hit by the surrogate, and its predictions for them."""
+        start = time.process_time()
+        probability, table = self.predict(pool)
+        order = torch.argsort(probability, descending=True, stable=True)
+        reasons = ["below the surrogate's choice"] * len(pool)
+        for i in order[:n].tolist():
+            reasons[i] = ""
+        kept, _ = pool.keep("surrogate", reasons, time.process_time() - start)
+        chosen = [i for i, reason in enumerate(reasons) if not reason]
+        return kept, table.iloc[chosen].reset_index(drop=True)
+
+    def predict(self, pool: Pool) -> tuple[Tensor, pd.DataFrame]:
+        """Hit probability [N], and a table of the surrogate's means and standard deviations."""
+        parts, tables = [], []
+        for rows in torch.arange(len(pool)).split(SURROGATE_CHUNK):
+            result: OracleResult = self.surrogate.predict(self.table, pool.row[rows], pool.elements[rows])
+            parts.append(self.surrogate.log_hit_probability(result, self.wish.intervals))
+            columns = {f"{k}_surrogate": v.numpy() for k, v in result.values.items()}
+            columns.update({f"{k}_surrogate_std": v.numpy() for k, v in result.std.items()})
+            tables.append(pd.DataFrame(columns))
+        return torch.cat(parts), pd.concat(tables, ignore_index=True)
+
+    def judge_pool(self, pool: Pool, predicted: pd.DataFrame, name: str) -> pd.DataFrame:
+        """Relax and judge every proposal; the table of `judge_in_shards` with hits and predictions."""
+        batch = to_orbit_batch(self.table, pool.row, pool.elements)
+        batch = with_volume_per_atom(batch, torch.from_numpy(predicted["volume_per_atom_surrogate"].to_numpy()))
+        hits = 0
+        with tqdm(total=len(pool), unit="crystal", desc=f"judge {name}", mininterval=1.0) as bar:
+
+            def progress(n: int, frame: pd.DataFrame) -> None:
+                nonlocal hits
+                hits += int(self._hits(self._with_energy(frame)).sum())
+                bar.set_postfix(hits=hits)
+                bar.update(n)
+
+            frame = judge_in_shards(
+                batch, self.folder / "judged", name, self.judge, self.settings.workers, progress=progress
+            )
+        frame = self._with_energy(frame)
+        frame["hit"] = self._hits(frame)
+        frame["prototype"] = [self.table.names[i] for i in pool.row.tolist()]
+        return pd.concat([frame, predicted.reset_index(drop=True)], axis=1)
+
+    def _with_energy(self, frame: pd.DataFrame) -> pd.DataFrame:
+        energy = torch.from_numpy(frame["energy_per_atom"].to_numpy(copy=True))
+        values = formation_energy(judged_batch(frame), energy, elemental_references())
+        return frame.assign(formation_energy_per_atom=values.numpy())
+
+    def _hits(self, frame: pd.DataFrame) -> NDArray[np.bool_]:
+        properties = {
+            name: torch.from_numpy(frame[name].to_numpy(copy=True)) for name in self.surrogate.properties
+        }
+        hits = self.wish.hits(properties).numpy()
+        return np.asarray(hits & frame["valid"].to_numpy())
+
+    # -- the whole run -----------------------------------------------------------------------------------
+
+    def run(self) -> Answer:
+        """Everything; a second call in the same folder only reads what is there."""
+        start, settings = time.perf_counter(), self.settings
+        main = self._source("raremat", self.model_proposals(), settings.pool, screened=True)
+        results = {"raremat": main.summary}
+        if settings.baselines:
+            n = settings.judge_calls
+            results["random"] = self._source("random", self.random_proposals(), n, False).summary
+            results["random_charge_balanced"] = self._source(
+                "random_charge_balanced", self.random_proposals(balanced=True), n, False
+            ).summary
+            results["surrogate_screening"] = self._source(
+                "surrogate_screening", self.random_proposals(), settings.baseline_pool, True
+            ).summary
+        candidates, rejected, batch = self._rank(main.table)
+        summary: dict[str, Any] = {
+            "wish": {name: [i.low, i.high] for name, i in self.wish.intervals.items()},
+            "wish_text": self.wish.describe(),
+            "judge": "CHGNet 0.3.0 (not DFT), relaxed within symmetry",
+            "random_hit_rate_in_training_data": self._training_rate(),
+            **results,
+            "unique_novel": len(main.table),
+            "funnel": [count.as_row() for count in main.counts],
+            "seconds": round(time.perf_counter() - start, 1),
+        }
+        previous = self.folder / "summary.json"
+        if previous.exists():  # read again, not judged again: keep the seconds that the work took
+            summary["seconds"] = max(summary["seconds"], json.loads(previous.read_text())["seconds"])
+        return Answer(candidates, rejected, batch, summary)
+
+    def _training_rate(self) -> float | None:
+        """Share of the training crystals (random decorations) that fulfil the wish."""
+        if any(name not in self.training.properties for name in self.wish.intervals):
+            return None
+        return float(self.wish.hits(self.training.properties).double().mean())
+
+    def _source(self, name: str, propose: Propose, wanted: int, screened: bool) -> _Judged:
+        with tqdm(total=wanted, unit="crystal", desc=f"propose {name}", mininterval=1.0) as bar:
+
+            def progress(kept: int, drawn: int) -> None:
+                bar.set_postfix(drawn=drawn)
+                bar.update(min(kept, wanted) - bar.n)
+
+            pool = propose_unique(
+                propose,
+                self.table,
+                self.known,
+                wanted,
+                self.settings.seed,
+                name,
+                self.folder / "proposals",
+                self.settings.shard_size,
+                self.settings.max_shards,
+                progress,
+            )
+        if len(pool) == 0:
+            raise ValueError(f"wish: no new crystal was proposed by {name}, allow more elements or prototypes")
+        if screened:
+            pool, predicted = self.screen(pool, self.settings.judge_calls)
+        else:
+            pool, predicted = pool, self.predict(pool)[1]
+        start = time.perf_counter()
+        table = self.judge_pool(pool, predicted, name)
+        reasons = [r if not v else "" for r, v in zip(table["reason"], table["valid"], strict=True)]
+        judged, _ = pool.keep("judge", reasons, time.perf_counter() - start)
+        missed = ["" if hit else "outside the wish" for hit in table["hit"][table["valid"]]]
+        counts = judged.keep("wish", missed)[0].counts
+        hits, calls = int(table["hit"].sum()), len(table)
+        summary = {
+            "judge_calls": calls,
+            "hits": hits,
+            "hits_per_call": hits / calls,
+            "proposals": counts[0].n_in,
+            "unique_novel_proposals": len(pool) if not screened else counts[1].n_in,
+            "judge_evaluations": int(table["judge_evaluations"].sum()),
+            "cpu_seconds_before_judge": round(sum(c.seconds for c in counts[: 2 if screened else 1]), 2),
+            "distinct_elements_in_hits": len({z for zs in table["atomic_numbers"][table["hit"]] for z in zs}),
+            "distinct_prototypes_in_hits": int(table["prototype"][table["hit"]].nunique()),
+        }
+        return _Judged(table, summary, counts)
+
+    def _rank(self, table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, OrbitBatch]:
+        """Hits first, in the order of how far inside the wish they are; the rest by the same distance."""
+        depth = np.zeros(len(table))
+        for name, interval in self.wish.intervals.items():
+            scale = next(s for s in self.module.scales if s.name == name).std
+            x = table[name].to_numpy(dtype=float)
+            low = (x - interval.low) / scale if interval.low is not None else np.full(len(x), np.inf)
+            high = (interval.high - x) / scale if interval.high is not None else np.full(len(x), np.inf)
+            depth += np.nan_to_num(np.minimum(low, high), nan=-1e6)
+        order = np.lexsort((-depth, ~table["hit"].to_numpy()))
+        valid = order[table["valid"].to_numpy()[order]]
+        ranked = table.iloc[valid].reset_index(drop=True)
+        batch = judged_batch(ranked)
+        crystals = batch.to_crystals()
+        names = dict(zip(self.table.names, self.table.prototypes, strict=True))
+        ranked.insert(0, "rank", np.arange(1, len(ranked) + 1))
+        ranked.insert(0, "id", [f"raremat-{i:05d}" for i in range(1, len(ranked) + 1)])
+        ranked.insert(2, "formula", [c.reduced_formula for c in crystals])
+        ranked["protostructure"] = [names[p].label for p in ranked["prototype"]]
+        ranked["crystal_key"] = [key_of(c.space_group, c.letters, c.atomic_numbers) for c in crystals]
+        ranked["novel"] = True  # what the training data hold was dropped before the judge
+        row = torch.tensor([self.table.names.index(p) for p in ranked["prototype"]], dtype=torch.long)
+        elements = torch.zeros(len(ranked), self.table.mask.shape[1], dtype=torch.long)
+        elements[:, : batch.atomic_number.shape[1]] = batch.atomic_number
+        ranked["charge_balanced"] = balanced_flags(self.table, row, elements)
+        failed = table[~table["valid"]]
+        rejected = pd.DataFrame(
+            {
+                "stage": "judge",
+                "reason": failed["reason"],
+                "prototype": failed["prototype"],
+                "formula": [c.reduced_formula for c in judged_batch(failed).to_crystals()] if len(failed) else [],
+            }
+        ).reset_index(drop=True)
+        return ranked, rejected, batch
+
+
+def describe(summary: Mapping[str, Any]) -> str:
+    """The comparison as text for the terminal."""
+    rate = summary["random_hit_rate_in_training_data"]
+    lines = [f"{'':24s}{'calls':>7s}{'hits':>7s}{'hits/call':>11s}{'x random':>10s}"]
+    for name in ("raremat", "surrogate_screening", "random_charge_balanced", "random"):
+        if name not in summary:
+            continue
+        row = summary[name]
+        ratio = f"{row['hits_per_call'] / rate:.0f}" if rate else "-"
+        lines.append(
+            f"{name:24s}{row['judge_calls']:7d}{row['hits']:7d}{row['hits_per_call']:11.3f}{ratio:>10s}"
+        )
+    if rate is not None:
+        lines.append(f"x random: against the share in the training data, random decorations: {rate:.4f}")
+    return "\n".join(lines)
