@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
-from pymatgen.core import Element, Lattice, Structure
+from pymatgen.core import Composition, Element, Lattice, PeriodicSite, Structure
 from torch import Tensor
 
 from data.lattice import strain_to_lattice
@@ -46,14 +47,20 @@ class CellBatch:
         return torch.linalg.det(self.lattice).abs()
 
     def structures(self) -> Iterator[Structure]:
-        """pymatgen structures, one by one."""
+        """pymatgen structures, one by one; coordinates in [0, 1)."""
         lattices = self.lattice.detach().cpu().double().numpy()
         coords = torch.remainder(self.frac_coords.detach().cpu().double(), 1.0).numpy()
+        coords[coords == 1.0] = 0.0  # remainder of -1e-17
         numbers = self.atomic_number.tolist()
         start = 0
         for lattice, n in zip(lattices, self.n_atoms.tolist(), strict=True):
-            species = [element(z) for z in numbers[start : start + n]]
-            yield Structure(Lattice(lattice), species, coords[start : start + n])
+            box = Lattice(lattice)
+            structure = Structure(box, [], [])
+            structure.sites = [
+                PeriodicSite(_pure(z), u, box, skip_checks=True)
+                for z, u in zip(numbers[start : start + n], coords[start : start + n].copy(), strict=True)
+            ]
+            yield structure
             start += n
 
 
@@ -65,6 +72,12 @@ def element(z: int) -> Element:
     if z not in _ELEMENTS:
         _ELEMENTS[z] = Element.from_Z(z)
     return _ELEMENTS[z]
+
+
+@lru_cache(maxsize=None)
+def _pure(z: int) -> Composition:
+    # Sites share it: making one per site is what makes pymatgen's own constructor slow.
+    return Composition({element(z): 1})
 
 
 def decode(batch: OrbitBatch) -> CellBatch:

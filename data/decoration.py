@@ -7,6 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from data.cells import decode
+from data.dataset import CrystalDataset
 from data.orbit_batch import OrbitBatch
 from data.prototype_table import PrototypeTable
 from data.wyckoff import wyckoff_table
@@ -36,6 +38,23 @@ def decoration_codes(table: PrototypeTable, row: Tensor, elements: Tensor) -> ND
     return contiguous.view(np.dtype((np.void, contiguous.dtype.itemsize * contiguous.shape[1]))).ravel()
 
 
+def dataset_decorations(dataset: CrystalDataset, table: PrototypeTable) -> tuple[Tensor, Tensor]:
+    """Rows in ``table`` [B] and elements [B, K] (0 where padded) of a data set of decorations.
+
+    Raises:
+        ValueError: a crystal whose prototype is not in the table.
+    """
+    row_of = {name: i for i, name in enumerate(table.names)}
+    unknown = sorted(set(dataset.prototype) - set(row_of))
+    if unknown:
+        raise ValueError(f"prototype={unknown[0]!r}: not among the {len(row_of)} prototypes of the model")
+    row = torch.tensor([row_of[name] for name in dataset.prototype], dtype=torch.long)
+    elements = torch.zeros(len(dataset), table.mask.shape[1], dtype=torch.long)
+    k = min(elements.shape[1], dataset.batch.atomic_number.shape[1])
+    elements[:, :k] = dataset.batch.atomic_number[:, :k]
+    return row, elements
+
+
 def to_orbit_batch(table: PrototypeTable, row: Tensor, elements: Tensor) -> OrbitBatch:
     """Crystals [B] in the reference geometry of their prototypes."""
     wyckoff = wyckoff_table()
@@ -61,8 +80,6 @@ def to_orbit_batch(table: PrototypeTable, row: Tensor, elements: Tensor) -> Orbi
 
 def with_volume_per_atom(batch: OrbitBatch, volume: Tensor) -> OrbitBatch:
     """The same crystals, scaled to ``volume`` [B] Å^3 per atom; shape of the cell kept."""
-    from data.cells import decode
-
     cells = decode(batch)
     change = torch.log(volume.to(cells.volume) * cells.n_atoms / cells.volume)
     strain = batch.strain.clone()

@@ -53,6 +53,17 @@ class PropertySpec:
         """Inverse of `to_model`."""
         return y.exp() if self.transform == "log" else y
 
+    def plausible(self, x: Tensor) -> Tensor:
+        """Bool, same shape: finite, inside the bounds, and with a logarithm where one is taken."""
+        low = -math.inf if self.lower is None else self.lower
+        high = math.inf if self.upper is None else self.upper
+        return torch.isfinite(self.to_model(x)) & (x >= low) & (x <= high)
+
+    def title(self) -> str:
+        """For axes: ``formation energy per atom (eV/atom)``."""
+        words = self.name.replace("_", " ")
+        return f"{words} ({self.unit})" if self.unit else words
+
     def problem(self, value: float) -> str:
         """Why ``value`` cannot be a label, or an empty string; NaN means unknown and is no problem."""
         if math.isnan(value):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
@@ -36,6 +37,7 @@ class Prototype:
         strain: lattice of the reference in the chart of `data.lattice`.
         example: formula of the reference crystal.
         source: where the reference comes from.
+        aliases: other names under which `PrototypeLibrary.get` finds it.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Prototype:
     strain: tuple[float, ...]
     example: str
     source: str
+    aliases: tuple[str, ...] = ()
 
     @cached_property
     def label(self) -> str:
@@ -106,12 +109,18 @@ class Prototype:
     def from_row(cls, row: Mapping[str, Any]) -> Prototype:
         """Inverse of `as_row`."""
         lists = {name: tuple(row[name]) for name in ("letters", "species", "strain")}
+        lists["aliases"] = tuple(row.get("aliases", ()))
         coordinates = tuple((float(x), float(y), float(z)) for x, y, z in row["coordinates"])
         return cls(**{**row, **lists, "coordinates": coordinates})
 
     @classmethod
     def from_structure(
-        cls, name: str, structure: Structure, source: str, symprec: float = DEFAULT_SYMPREC
+        cls,
+        name: str,
+        structure: Structure,
+        source: str,
+        symprec: float = DEFAULT_SYMPREC,
+        aliases: Sequence[str] = (),
     ) -> Prototype:
         """A prototype from any ordered crystal; slots follow the order of first appearance."""
         crystal = encode(structure, symprec)
@@ -125,7 +134,25 @@ class Prototype:
             strain=crystal.strain,
             example=crystal.reduced_formula,
             source=source,
+            aliases=tuple(aliases),
         )
+
+    @classmethod
+    def from_file(cls, path: Path, name: str | None = None) -> Prototype:
+        """A prototype from a CIF or any other structure file; named after the file unless ``name`` is given.
+
+        Raises:
+            ValueError: no such file, not exactly one readable structure in it, or partial occupancy.
+        """
+        from data.sources.structure_files import read_structures
+
+        structures = list(read_structures(path))
+        if len(structures) != 1:
+            raise ValueError(f"path={str(path)!r}: holds {len(structures)} structures, a prototype needs one")
+        try:
+            return cls.from_structure(name or path.stem, structures[0][1], f"file {path.name}")
+        except ValueError as error:
+            raise ValueError(f"path={str(path)!r}: {error}") from None
 
 
 _SAME_BASIN = 0.75
@@ -206,8 +233,8 @@ class PrototypeLibrary:
     prototypes: tuple[Prototype, ...]
 
     def __post_init__(self) -> None:
-        names = [p.name for p in self.prototypes]
-        repeated = {n for n in names if names.count(n) > 1}
+        names = [n for p in self.prototypes for n in (p.name, *p.aliases)]
+        repeated = {n for n, count in Counter(names).items() if count > 1}
         if repeated:
             raise ValueError(f"prototype names must be unique, repeated: {', '.join(sorted(repeated))}")
 
@@ -219,15 +246,15 @@ class PrototypeLibrary:
 
     @cached_property
     def _by_name(self) -> dict[str, Prototype]:
-        return {p.name: p for p in self.prototypes}
+        return {name: p for p in self.prototypes for name in (p.name, *p.aliases)}
 
     @property
     def names(self) -> list[str]:
-        """All names, in the library's order."""
-        return list(self._by_name)
+        """All names, in the library's order; without aliases."""
+        return [p.name for p in self.prototypes]
 
     def get(self, name: str) -> Prototype:
-        """The prototype called ``name``, or the first with that protostructure label.
+        """The prototype with that name or alias, or the first with that protostructure label.
 
         Raises:
             ValueError: no such prototype; the message proposes near names.
@@ -239,13 +266,21 @@ class PrototypeLibrary:
                 return prototype
         from difflib import get_close_matches
 
-        near = get_close_matches(name, self.names, n=3, cutoff=0.4)
+        near = get_close_matches(name, self._by_name, n=3, cutoff=0.4)
         hint = f"did you mean {', '.join(near)}?" if near else "see docs/prototypes.md for the list"
         raise ValueError(f"prototype={name!r} is not in the library: {hint}")
 
     def with_prototypes(self, extra: Iterable[Prototype]) -> PrototypeLibrary:
         """A library with more prototypes."""
         return PrototypeLibrary((*self.prototypes, *extra))
+
+    def with_files(self, paths: Iterable[Path]) -> PrototypeLibrary:
+        """A library with the user's own prototypes, one per CIF (or other structure file), named after the file.
+
+        Raises:
+            ValueError: a file cannot be read as one ordered crystal, or its name is taken.
+        """
+        return self.with_prototypes(Prototype.from_file(Path(path)) for path in paths)
 
     def save(self, path: Path) -> None:
         """Write as JSON lines."""

@@ -7,16 +7,18 @@ each orbit any equivalent site may stand for the rest. All of these are the same
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from data.crystal import Crystal
 from data.lattice import lattice_to_strain, strain_to_lattice
-from data.symmetry import equivalent_coordinates
+from data.symmetry import bins, equivalent_coordinates
 from data.wyckoff import wyckoff_table
 
-_DECIMALS = 4
+_BIN = 1e-4
 
 
 def spellings(crystal: Crystal) -> list[Crystal]:
@@ -50,8 +52,12 @@ def canonical(crystal: Crystal) -> Crystal:
 
 def _rank(crystal: Crystal) -> tuple[object, ...]:
     chemistry = tuple(zip(crystal.letters, crystal.atomic_numbers, strict=True))
-    coordinates = tuple(tuple(round(x, _DECIMALS) % 1.0 for x in u) for u in crystal.coordinates)
-    return (chemistry, coordinates, tuple(round(s, _DECIMALS) for s in crystal.strain))
+    coordinates = tuple(_order(u) for u in crystal.coordinates)
+    return (chemistry, coordinates, _order(crystal.strain))
+
+
+def _order(values: Sequence[float]) -> tuple[int, ...]:
+    return tuple(bins(np.asarray(values), _BIN).tolist())
 
 
 def _settle(crystal: Crystal) -> Crystal:
@@ -61,7 +67,7 @@ def _settle(crystal: Crystal) -> Crystal:
 
     def sort(c: Crystal) -> Crystal:
         rows = zip(c.letters, c.atomic_numbers, c.coordinates, strict=True)
-        ordered = sorted(rows, key=lambda r: (r[0], r[1], tuple(round(x, _DECIMALS) % 1.0 for x in r[2])))
+        ordered = sorted(rows, key=lambda r: (r[0], r[1], _order(r[2])))
         letters, numbers, coordinates = zip(*ordered, strict=True)
         return Crystal(c.space_group, letters, numbers, coordinates, c.strain)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from functools import lru_cache
 
 import moyopy
@@ -51,6 +53,7 @@ def encode_arrays(
     symprec: float = DEFAULT_SYMPREC,
 ) -> Crystal:
     """`encode` for arrays: lattice [3, 3] (rows, Å), fractional coordinates [N, 3], N atomic numbers."""
+    _quieten_moyo()
     cell = moyopy.Cell(np.asarray(lattice).tolist(), np.asarray(frac_coords).tolist(), list(atomic_numbers))
     reason = ""
     for tolerance in (symprec, symprec / 4, symprec / 16, 1e-5):
@@ -60,6 +63,14 @@ def encode_arrays(
         except (SymmetryError, ValueError) as error:
             reason = str(error)
     raise SymmetryError(f"no consistent symmetry at symprec={symprec} Å or below: {reason}")
+
+
+@lru_cache(maxsize=1)
+def _quieten_moyo() -> None:
+    # It warns about operations of non-primitive input cells, which are no loss here. A level set by the user stays.
+    logger = logging.getLogger("moyo")
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.ERROR)
 
 
 @lru_cache(maxsize=None)
@@ -83,6 +94,15 @@ def _lattice_translations(space_group: int) -> NDArray[np.float64]:
     return np.asarray(grid[np.all(np.abs(grid) < 1.5 + 1e-9, axis=1)])
 
 
+def bins(values: NDArray[np.float64], width: float) -> NDArray[np.int64]:
+    """Integers that order ``values`` while noise far below ``width`` makes no difference.
+
+    Plain rounding breaks ties at numbers such as 0.15485, which published coordinates like to be. These
+    edges lie at no short decimal and no simple fraction.
+    """
+    return np.asarray(np.floor(np.asarray(values) / width - (math.sqrt(2) - 1)).astype(np.int64))
+
+
 def equivalent_coordinates(
     space_group: int, letter: str, points: NDArray[np.float64], tolerance: float = 1e-4
 ) -> NDArray[np.float64]:
@@ -104,7 +124,7 @@ def equivalent_coordinates(
     table = wyckoff_table()
     free = table.free[table.index(space_group, letter)].numpy()
     wrapped = np.where(free, np.mod(solution[member, shift] + 1e-5, 1.0) - 1e-5, 0.0)
-    _, unique = np.unique(np.round(wrapped, 5), axis=0, return_index=True)
+    _, unique = np.unique(bins(wrapped, 1e-5), axis=0, return_index=True)
     return np.asarray(wrapped[unique])
 
 

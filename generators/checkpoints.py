@@ -13,14 +13,25 @@ import torch
 from torch import Tensor
 
 FORMAT = 1
+REMEDY = "train again, or leave the path out to use the shipped weights"
 
 
 def save_checkpoint(path: Path, kind: str, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
-    """Write under a temporary name, then rename."""
+    """Write under a temporary name, then rename: a file that exists is complete.
+
+    Args:
+        path: of the file; its folder is made.
+        kind: ``composition`` or ``surrogate``.
+        config: plain data (dictionaries, lists, strings, numbers) that describes the model.
+        state: its tensors by name.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    torch.save({"format": FORMAT, "kind": kind, "config": dict(config), "state": dict(state)}, temporary)
-    temporary.replace(path)
+    try:
+        torch.save({"format": FORMAT, "kind": kind, "config": dict(config), "state": dict(state)}, temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -32,18 +43,22 @@ def load_checkpoint(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Te
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"checkpoint={path}: no such file")
+    if not zipfile.is_zipfile(path):  # the list of a zip's content is at its end: a truncated one has none
+        raise ValueError(f"checkpoint={path}: is truncated or not a model file: {REMEDY}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError) as error:
-        if not zipfile.is_zipfile(path):
-            why = "is truncated or not a checkpoint"
-        else:
-            why = "holds objects other than tensors and plain data" if "weights_only" in str(error) else "is damaged"
-        raise ValueError(f"checkpoint={path}: {why}, train again or use the shipped weights") from None
+    except pickle.UnpicklingError:
+        raise ValueError(
+            f"checkpoint={path}: holds objects other than tensors and plain data, they were not loaded: {REMEDY}"
+        ) from None
+    except Exception as error:  # a damaged file makes torch's reader raise anything
+        raise ValueError(f"checkpoint={path}: is damaged ({type(error).__name__}): {REMEDY}") from None
     if not isinstance(content, dict) or not {"format", "kind", "config", "state"} <= set(content):
         raise ValueError(f"checkpoint={path}: is not a raremat model file (those end in .pt, not .ckpt)")
-    if content["format"] > FORMAT:
-        raise ValueError(f"checkpoint={path}: has format {content['format']}, this raremat reads up to {FORMAT}")
+    if not isinstance(content["format"], int) or content["format"] > FORMAT:
+        raise ValueError(
+            f"checkpoint={path}: has format {content['format']}, this raremat reads up to {FORMAT}: update raremat"
+        )
     if content["kind"] != kind:
         raise ValueError(f"checkpoint={path}: holds a {content['kind']} model, a {kind} model is needed")
     return content["config"], content["state"]

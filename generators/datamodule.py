@@ -10,10 +10,20 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data.dataset import CrystalDataset
+from data.decoration import dataset_decorations
 from data.prototype_table import PrototypeTable
 from data.splits import split_by_key
 
 Batch = dict[str, Tensor]
+
+
+def label_matrix(dataset: CrystalDataset, names: Sequence[str]) -> Tensor:
+    """[B, P] labels, NaN where unknown. Raises ValueError for a property that the data set does not have."""
+    for name in names:
+        if name not in dataset.properties:
+            raise ValueError(f"property={name!r}: not in the data, which has {', '.join(dataset.properties)}")
+    columns = [dataset.properties[name].double() for name in names]
+    return torch.stack(columns, 1) if columns else torch.zeros(len(dataset), 0, dtype=torch.float64)
 
 
 class _Rows(Dataset[Batch]):
@@ -75,9 +85,9 @@ class DecorationDataModule(pl.LightningDataModule):
         if batch_size < 1:
             raise ValueError(f"data.batch_size={batch_size}: must be at least 1")
         self.batch_size, self.seed = batch_size, seed
-        row, elements = dataset.decorations(table)
-        labels = dataset.label_matrix(properties)
-        self.rows = split_by_key(dataset.keys, fractions, seed)
+        row, elements = dataset_decorations(dataset, table)
+        labels = label_matrix(dataset, properties)
+        self.rows = split_by_key(dataset, fractions, seed)
         empty = [part for part, index in self.rows.items() if len(index) == 0]
         if empty:
             raise ValueError(f"data: {len(dataset)} crystals leave the {empty[0]} part empty, give more rows")

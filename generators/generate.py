@@ -19,7 +19,12 @@ from tqdm import tqdm
 
 from data.cells import element
 from data.dataset import CrystalDataset
-from data.decoration import to_orbit_batch, with_volume_per_atom
+from data.decoration import (
+    dataset_decorations,
+    decoration_codes,
+    to_orbit_batch,
+    with_volume_per_atom,
+)
 from data.orbit_batch import OrbitBatch
 from data.prototype_table import PrototypeTable
 from data.prototypes import Prototype
@@ -97,12 +102,14 @@ class Answer:
         rejected: what was dropped, with stage and reason.
         batch: relaxed crystals in the order of ``candidates``.
         summary: content of ``summary.json``.
+        judged: per source (raremat and the baselines) everything that the judge saw, in its order.
     """
 
     candidates: pd.DataFrame
     rejected: pd.DataFrame
     batch: OrbitBatch
     summary: dict[str, Any]
+    judged: dict[str, pd.DataFrame]
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +160,7 @@ class Generation:
     def _known_codes(self) -> NDArray[np.void]:
         names = set(self.table.names)
         inside = torch.tensor([name in names for name in self.training.prototype], dtype=torch.bool)
-        return self.training.select(inside).codes(self.table)
+        return decoration_codes(self.table, *dataset_decorations(self.training.select(inside), self.table))
 
     def _elements(self) -> list[int]:
         allowed = set(self.module.known_elements)
@@ -274,24 +281,24 @@ class Generation:
     def run(self) -> Answer:
         """Everything; a second call in the same folder only reads what is there."""
         start, settings = time.perf_counter(), self.settings
+        n = settings.judge_calls
         main = self._source("raremat", self.model_proposals(), settings.pool, screened=True)
-        results = {"raremat": main.summary}
+        sources = {"raremat": main}
         if settings.baselines:
-            n = settings.judge_calls
-            results["random"] = self._source("random", self.random_proposals(), n, False).summary
-            results["random_charge_balanced"] = self._source(
-                "random_charge_balanced", self.random_proposals(balanced=True), n, False
-            ).summary
-            results["surrogate_screening"] = self._source(
-                "surrogate_screening", self.random_proposals(), settings.baseline_pool, True
-            ).summary
+            screening = self.random_proposals()
+            sources["surrogate_screening"] = self._source(
+                "surrogate_screening", screening, settings.baseline_pool, screened=True
+            )
+            balanced = self.random_proposals(balanced=True)
+            sources["random_charge_balanced"] = self._source("random_charge_balanced", balanced, n, screened=False)
+            sources["random"] = self._source("random", self.random_proposals(), n, screened=False)
         candidates, rejected, batch = self._rank(main.table)
         summary: dict[str, Any] = {
             "wish": {name: [i.low, i.high] for name, i in self.wish.intervals.items()},
             "wish_text": self.wish.describe(),
             "judge": "CHGNet 0.3.0 (not DFT), relaxed within symmetry",
             "random_hit_rate_in_training_data": self._training_rate(),
-            **results,
+            **{name: source.summary for name, source in sources.items()},
             "unique_novel": len(main.table),
             "funnel": [count.as_row() for count in main.counts],
             "seconds": round(time.perf_counter() - start, 1),
@@ -299,7 +306,9 @@ class Generation:
         previous = self.folder / "summary.json"
         if previous.exists():  # read again, not judged again: keep the seconds that the work took
             summary["seconds"] = max(summary["seconds"], json.loads(previous.read_text())["seconds"])
-        return Answer(candidates, rejected, batch, summary)
+        return Answer(
+            candidates, rejected, batch, summary, {name: source.table for name, source in sources.items()}
+        )
 
     def _training_rate(self) -> float | None:
         """Share of the training crystals (random decorations) that fulfil the wish."""

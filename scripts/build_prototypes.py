@@ -1,85 +1,89 @@
-"""Build ``data/tables/prototypes.jsonl``: AFLOW's prototypes as pymatgen carries them, and the extra ones.
+"""Build ``data/tables/prototypes.jsonl`` and ``docs/prototypes.md``: AFLOW's prototypes and the ones it lacks.
 
 Run: ``python scripts/build_prototypes.py``. Structures come from pymatgen's AFLOW list (Mehl et al., Comput.
-Mater. Sci. 136, S1 (2017)) and from ``data/tables/extra_prototypes.yaml``.
+Mater. Sci. 136, S1 (2017)) and from ``data/tables/extra_prototypes.yaml``; readable names of the former from
+``data/tables/prototype_names.yaml``.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
-from pymatgen.core import Lattice, Structure
+from pymatgen.core import Element, Lattice, Structure
 
+from data.contact import covalent_radii
 from data.prototypes import Prototype, PrototypeLibrary
+from data.protostructure import label_of
 from data.wyckoff import wyckoff_table
 
-READABLE = {
-    "AB_cF8_225_a_b": "rocksalt",
-    "AB_cP2_221_b_a": "cscl",
-    "AB_cF8_216_c_a": "zincblende",
-    "AB2_cF12_225_a_c": "fluorite",
-    "AB3_cP4_221_a_c": "cu3au",
-    "AB_hP4_186_b_b": "wurtzite",
-    "AB_hP4_194_c_a": "nias",
-    "AB2_hP3_164_a_d": "cdi2",
-    "AB2_hP3_191_a_d": "alb2",
-    "ABC_cF12_216_b_c_a": "half_heusler",
-    "AB2C_cF16_225_a_c_b": "full_heusler",
-    "AB3C_cP5_221_a_c_b": "perovskite",
-    "ABC2_tI16_122_a_b_d": "chalcopyrite",
-    "ABC_tP6_129_c_a_c": "pbfcl",
-    "ABCD_tP8_129_c_b_a_c": "zrcusias",
-    "A2BC4_cF56_227_d_a_e": "spinel",
-    "ABC2_hP8_194_d_a_f": "max_211",
-    "AB3C4_hP16_194_c_af_ef": "max_413",
-    "AB_tP2_123_a_d": "cuau",
-    "A2B_tP6_136_f_a": "rutile",
-    "ABC2_hR4_166_a_b_c": "caswellsilverite",
-    "A2B_cF24_227_d_a": "laves_c15",
-    "AB2_hP12_194_f_ah": "laves_c14",
-    "AB2_hP24_194_ef_fgh": "laves_c36",
-    "AB3_cF16_225_a_bc": "d0_3",
-    "AB5_hP6_191_a_cg": "cacu5",
-    "A3B_cP8_223_c_a": "a15",
-    "AB2_hP6_194_c_f": "molybdenite_2h",
-    "A4BC_tI24_141_h_b_a": "zircon",
-    "AB3C_oP20_62_c_cd_a": "orthorhombic_perovskite",
-    "AB2_tI6_139_a_e": "mosi2",
-    "A2BC4D_tI16_121_d_a_i_b": "stannite",
-}
+_ROOT = Path(__file__).parents[1]
+_TABLES = _ROOT / "data" / "tables"
+_STRUKTURBERICHT = re.compile(r"[A-L]\d*'?(_[a-z0-9]+)?")
+_NO_NAME = {"alpha", "beta", "gamma"}
+_SHORTEST_RATIO = 0.6
 
 
 def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
 
 
-def aflow() -> list[Prototype]:
-    """One prototype per AFLOW entry; names from `READABLE`, the mineral, or the label."""
+def aflow(names: dict[str, list[str]]) -> list[Prototype]:
+    """One prototype per AFLOW entry.
+
+    Args:
+        names: ``"label formula"`` -> name and further names.
+
+    Raises:
+        ValueError: a key of ``names`` that no entry has.
+    """
     from pymatgen.analysis.prototypes import AFLOW_PROTOTYPE_LIBRARY
 
+    entries = [
+        ({k: "" if v in (None, "None") else v for k, v in entry["tags"].items()}, entry["snl"].structure)
+        for entry in AFLOW_PROTOTYPE_LIBRARY
+    ]
+    symbols = Counter(tags["strukturbericht"] for tags, _ in entries)
+    keys = {f"{tags['aflow']} {structure.composition.reduced_formula}" for tags, structure in entries}
+    stray = sorted(set(names) - keys)
+    if stray:
+        raise ValueError(f"prototype_names.yaml: no AFLOW entry {stray}")
     result: list[Prototype] = []
-    used: set[str] = set()
-    for entry in AFLOW_PROTOTYPE_LIBRARY:
-        label, tags = entry["tags"]["aflow"], entry["tags"]
-        mineral = _slug(tags["mineral"] or "")
-        name = READABLE.get(label, "")
-        if not name or name in used:
-            name = mineral if 3 < len(mineral) < 40 else _slug(label)
-        if name in used:
-            name = _slug(label)
-        count = 2
-        while name in used:
-            name = f"{_slug(label)}_{count}"
-            count += 1
-        used.add(name)
-        structure = entry["snl"].structure
-        result.append(Prototype.from_structure(name, structure, f"AFLOW {label} in pymatgen"))
+    used = {name for row in names.values() for name in row}
+    for tags, structure in entries:
+        formula = structure.composition.reduced_formula
+        key = f"{tags['aflow']} {formula}"
+        symbol = tags["strukturbericht"]
+        known = names.get(key) or [_default_name(tags, structure, used)]
+        used.update(known)
+        aliases = list(known[1:])
+        fits = symbol.startswith("A") == (len(structure.composition) == 1) or symbol == "A15"
+        if fits and _STRUKTURBERICHT.fullmatch(symbol) and symbols[symbol] == 1 and symbol not in known:
+            aliases.append(symbol)
+        source = f"AFLOW {tags['aflow']} in pymatgen"
+        result.append(Prototype.from_structure(known[0], structure, source, aliases=aliases))
     return result
+
+
+def _default_name(tags: dict[str, str], structure: Structure, used: set[str]) -> str:
+    mineral, label = _slug(tags["mineral"]), tags["aflow"]
+    group = _slug(tags["strukturbericht"]) or "_".join(label.split("_")[1:3]).lower()
+    if len(structure.composition) == 1:
+        base = Element(structure.composition.reduced_formula.rstrip("0123456789")).long_name.lower()
+        options = [mineral, f"{base}_{group}", f"{base}_{_slug(label)}"]
+        if mineral in _NO_NAME or len(mineral) > 25:
+            options = options[1:]
+    else:
+        base = _slug(structure.composition.reduced_formula)
+        options = [mineral, base, f"{base}_{group}", f"{base}_{_slug(label)}"]
+        if len(mineral) > 25:
+            options = options[1:]
+    return next(name for name in options if name and name not in used)
 
 
 def _structure(space_group: int, lattice: list[float], sites: list[list[Any]]) -> Structure:
@@ -104,30 +108,65 @@ def _structure(space_group: int, lattice: list[float], sites: list[list[Any]]) -
     return Structure(Lattice.from_parameters(*lattice), species, coords)
 
 
-def extra(path: Path) -> list[Prototype]:
-    """The hand-collected ones. Raises ValueError where the data do not give the stated symmetry."""
+def extra(rows: list[dict[str, Any]]) -> list[Prototype]:
+    """The hand-collected ones.
+
+    Raises:
+        ValueError: the data do not give the stated space group and Wyckoff letters, or atoms overlap.
+    """
     result = []
-    for row in yaml.safe_load(path.read_text(encoding="utf-8")):
-        structure = _structure(row["space_group"], row["lattice"], row["sites"])
-        prototype = Prototype.from_structure(row["name"], structure, row["source"])
-        letters = sorted(site[1] for site in row["sites"])
-        if prototype.space_group != row["space_group"] or len(prototype.letters) != len(letters):
-            raise ValueError(
-                f"{row['name']}: written as {row['space_group']} {letters}, "
-                f"found {prototype.space_group} {sorted(prototype.letters)}"
-            )
+    radii = covalent_radii()
+    for row in rows:
+        name, group, sites = row["name"], row["space_group"], row["sites"]
+        structure = _structure(group, row["lattice"], sites)
+        prototype = Prototype.from_structure(name, structure, row["source"], aliases=row.get("aliases", ()))
+        stated = label_of(group, tuple(s[1] for s in sites), tuple(s[0] for s in sites))
+        if prototype.label != stated:
+            raise ValueError(f"{name}: stated {stated}, found {prototype.label}")
+        center, neighbour, _, distance = structure.get_neighbor_list(4.0)
+        sizes = np.array([float(radii[site.specie.Z]) for site in structure])
+        ratio = (distance / (sizes[center] + sizes[neighbour])).min()
+        if ratio < _SHORTEST_RATIO:
+            raise ValueError(f"{name}: atoms overlap, shortest distance {ratio:.2f} of the radii's sum")
         result.append(prototype)
     return result
 
 
+def document(library: PrototypeLibrary) -> str:
+    """The list for people, Markdown."""
+    symbols = wyckoff_table().symbols
+    lines = [
+        "# Prototypes",
+        "",
+        "Made by `python scripts/build_prototypes.py`; do not edit by hand.",
+        "",
+        f"{len(library)} prototypes with {len({p.label for p in library})} different protostructure labels. "
+        "Wherever a prototype is asked for, any of its names or its label will do. Prototypes of one label "
+        "differ in their free coordinates. Your own: `prototype_library().with_files([\"my.cif\"])`.",
+        "",
+        "| name | other names | label | space group | example | atoms | elements | source |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for p in sorted(library, key=lambda p: p.name):
+        cells = (
+            p.name, ", ".join(p.aliases), p.label, f"{symbols[p.space_group]} ({p.space_group})", p.example,
+            str(p.n_atoms), str(p.n_species), p.source,
+        )  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    tables = Path(__file__).parents[1] / "data" / "tables"
-    parser.add_argument("--output", type=Path, default=tables / "prototypes.jsonl")
-    path = parser.parse_args().output
-    library = PrototypeLibrary((*aflow(), *extra(tables / "extra_prototypes.yaml")))
-    library.save(path)
-    print(f"{path}: {len(library)} prototypes, {len({p.label for p in library})} protostructures")
+    parser.add_argument("--output", type=Path, default=_TABLES / "prototypes.jsonl")
+    parser.add_argument("--document", type=Path, default=_ROOT / "docs" / "prototypes.md")
+    arguments = parser.parse_args()
+    names = yaml.safe_load((_TABLES / "prototype_names.yaml").read_text(encoding="utf-8"))
+    rows = yaml.safe_load((_TABLES / "extra_prototypes.yaml").read_text(encoding="utf-8"))
+    library = PrototypeLibrary((*aflow(names), *extra(rows)))
+    library.save(arguments.output)
+    arguments.document.write_text(document(library), encoding="utf-8")
+    print(f"{arguments.output}: {len(library)} prototypes, {len({p.label for p in library})} protostructures")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from data.orbit_batch import OrbitBatch
-from data.properties import property_spec
+from data.properties import known_property
 from data.prototype_table import PrototypeTable
 from data.wyckoff import wyckoff_table
 from generators.checkpoints import load_checkpoint
@@ -45,7 +45,7 @@ class SurrogateOracle:
         mean, std = self.module(row, elements, table)
         values, stds = {}, {}
         for p, name in enumerate(self.properties):
-            spec = property_spec(name)
+            spec = known_property(name)
             center, scale = self.module.center[p], self.module.scale[p]
             middle = (mean[:, p] * scale + center).double()
             width = (std[:, p] * scale).double()

@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from data.properties import property_spec
+from data.properties import known_property
 from data.prototype_table import PrototypeTable
 from data.prototypes import Prototype
 from generators.oracles.surrogate_network import SurrogateConfig, SurrogateMember, orbit_graph
@@ -63,10 +63,10 @@ class SurrogateModule(pl.LightningModule):
         """Median and spread [P] of labels [B, P] in model space."""
         centers, scales = [], []
         for p, name in enumerate(properties):
-            known = labels[:, p][property_spec(name).plausible(labels[:, p])]
+            known = labels[:, p][known_property(name).plausible(labels[:, p])]
             if len(known) < 10:
                 raise ValueError(f"{name}: has {len(known)} usable labels, at least 10 are needed")
-            model = property_spec(name).to_model(known)
+            model = known_property(name).to_model(known)
             centers.append(model.mean())
             scales.append(model.std().clamp(min=1e-6))
         return torch.stack(centers), torch.stack(scales)
@@ -75,7 +75,7 @@ class SurrogateModule(pl.LightningModule):
         """[B, P] model space, standardised; NaN where unknown or implausible."""
         columns = []
         for p, name in enumerate(self.properties):
-            spec = property_spec(name)
+            spec = known_property(name)
             y = torch.where(spec.plausible(labels[:, p]), labels[:, p], torch.full_like(labels[:, p], torch.nan))
             columns.append(spec.to_model(y))
         return (torch.stack(columns, 1).float() - self.center) / self.scale
@@ -153,7 +153,7 @@ class SurrogateModule(pl.LightningModule):
             known = ~torch.isnan(target[:, p])
             if not bool(known.any()):
                 continue
-            spec = property_spec(name)
+            spec = known_property(name)
             center, scale = self.center[p].cpu(), self.scale[p].cpu()
             truth = spec.from_model(target[known, p] * scale + center)
             guess = spec.from_model(mean[known, p] * scale + center)

@@ -1,0 +1,35 @@
+# Two commands: `make demo` and `make test`. Both make .venv first, once.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test lint types clean data weights benchmarks
+demo: $(STAMP)
+	$(BIN)/raremat-generate experiment=demo
+
+test: $(STAMP)
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# torch first and alone: otherwise other packages may draw a CUDA build.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+# What is embedded, made again: tables, labels (about an hour on two cores), weights.
+data: $(STAMP)
+	$(BIN)/python scripts/build_wyckoff_tables.py
+	$(BIN)/python scripts/build_prototypes.py
+	$(BIN)/python scripts/build_elemental_references.py
+	$(BIN)/python scripts/build_decorations.py
+
+weights: $(STAMP)
+	$(BIN)/raremat-train experiment=surrogate export=generators/weights/surrogate.pt
+	$(BIN)/raremat-train experiment=decorations export=generators/weights/composition.pt
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache

@@ -1,0 +1,118 @@
+"""From configuration to objects: the only place that reads configuration dataclasses."""
+
+from __future__ import annotations
+
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from data.dataset import CrystalDataset
+from data.decorations import load_decorations
+from data.prototype_table import PrototypeTable
+from data.prototypes import PrototypeLibrary, prototype_library
+from generators.checkpoints import load_checkpoint
+from generators.conditioning import PropertyScale
+from generators.datamodule import DecorationDataModule, label_matrix
+from generators.denoiser.orbit_denoiser import DenoiserConfig
+from generators.module import CompositionDiffusion, OptimizerConfig
+from generators.oracles.surrogate_module import SurrogateModule, SurrogateOptimizer
+from generators.oracles.surrogate_network import SurrogateConfig
+from generators.schema import DataConfig, TrainConfig
+
+MODEL_KINDS = ("composition", "surrogate")
+
+
+def shipped(name: str) -> Path:
+    """Path of shipped weights, ``composition`` or ``surrogate``."""
+    with as_file(files("generators.weights") / f"{name}.pt") as path:
+        return path
+
+
+def load_generator(path: str | None) -> CompositionDiffusion:
+    """The generator from a model file; None is the shipped one."""
+    config, state = load_checkpoint(Path(path) if path else shipped("composition"), "composition")
+    return CompositionDiffusion.from_export(config, state)
+
+
+def load_data(config: DataConfig) -> tuple[CrystalDataset, PrototypeLibrary]:
+    """The training crystals, and the library in which their prototypes are found."""
+    library = prototype_library()
+    if config.prototype_cifs:
+        library = library.with_files([Path(p) for p in config.prototype_cifs])
+    if config.path is None:
+        dataset = load_decorations(None, library)
+        return dataset.select(torch.arange(len(dataset))[: config.limit]), library
+    from data.sources.tables import read_decoration_table
+
+    dataset, rejected = read_decoration_table(Path(config.path), library, config.limit)
+    if len(dataset) == 0:
+        raise ValueError(f"data.path={config.path}: no usable row, first reason: {rejected[0].reason}")
+    return dataset, library
+
+
+def _properties(config: DataConfig, dataset: CrystalDataset) -> list[str]:
+    names = list(config.properties) or list(dataset.properties)
+    if not names:
+        raise ValueError("data.path: the table has no numeric column to learn")
+    label_matrix(dataset, names)
+    return names
+
+
+def build_training(config: TrainConfig) -> tuple[DecorationDataModule, pl.LightningModule]:
+    """Data module and model of ``raremat-train``.
+
+    Raises:
+        ValueError: an unknown kind, property or prototype, or too few labels.
+    """
+    if config.model.kind not in MODEL_KINDS:
+        raise ValueError(f"model.kind={config.model.kind!r}: use one of {', '.join(MODEL_KINDS)}")
+    dataset, library = load_data(config.data)
+    names = _properties(config.data, dataset)
+    table = PrototypeTable.build([library.get(name) for name in dict.fromkeys(dataset.prototype)])
+    first, second, third = config.data.fractions
+    data = DecorationDataModule(
+        dataset, table, names, config.data.batch_size, (first, second, third), config.seed
+    )
+    elements = sorted(set(dataset.batch.atomic_number.flatten().tolist()) - {0})
+    labels = data.parts["train"].labels
+    torch.manual_seed(config.seed)
+    model = config.model
+    if model.kind == "surrogate":
+        center, scale = SurrogateModule.standardisation(labels, names)
+        return data, SurrogateModule(
+            table,
+            names,
+            center,
+            scale,
+            elements,
+            SurrogateConfig(model.width, model.depth, model.n_radial, model.members, model.dropout),
+            SurrogateOptimizer(model.learning_rate, model.weight_decay, config.seed),
+        )
+    return data, CompositionDiffusion(
+        table,
+        [PropertyScale.fit(name, labels[:, i]) for i, name in enumerate(names)],
+        elements,
+        DenoiserConfig(model.width, model.depth, model.heads, model.n_radial, model.dropout),
+        OptimizerConfig(
+            model.learning_rate, model.weight_decay, model.warmup_steps, model.ema_decay, model.unconditional
+        ),
+        config.seed,
+    )
+
+
+def build_logger(name: str, project: str, folder: Path, run: str) -> Any:
+    """Lightning logger by name: ``wandb`` (offline unless logged in), ``csv`` or ``none``."""
+    if name == "none":
+        return False
+    if name == "csv":
+        from pytorch_lightning.loggers import CSVLogger
+
+        return CSVLogger(str(folder), name="csv")
+    if name == "wandb":
+        from generators.wandb_logging import wandb_logger
+
+        return wandb_logger(folder, project, run)
+    raise ValueError(f"logger.name={name!r}: use wandb, csv or none")
