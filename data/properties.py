@@ -81,15 +81,27 @@ _KNOWN = {
     spec.name: spec
     for spec in (
         PropertySpec(
-            "formation_energy_per_atom", "eV/atom", "Energy against the elements' ground states", "identity", -10, 10
+            "formation_energy_per_atom",
+            "eV/atom",
+            "Energy against the elements' ground states",
+            "identity",
+            -10,
+            10,
         ),
         PropertySpec("volume_per_atom", "Å^3", "Cell volume over number of atoms", "log", 0, 1000),
         PropertySpec(
-            "magnetization_density", "µB/Å^3", "Sum of absolute site moments over cell volume", "identity", 0, 2
+            "magnetization_density",
+            "µB/Å^3",
+            "Sum of absolute site moments over cell volume",
+            "identity",
+            0,
+            2,
         ),
         PropertySpec("bulk_modulus", "GPa", "Isothermal bulk modulus at 0 K", "log", 0, 2000),
         PropertySpec("shear_modulus", "GPa", "Voigt-Reuss-Hill average", "log", 0, 2000),
-        PropertySpec("e_above_hull", "eV/atom", "Energy above the convex hull of its scale", "identity", -5, 15),
+        PropertySpec(
+            "e_above_hull", "eV/atom", "Energy above the convex hull of its scale", "identity", -5, 15
+        ),
         PropertySpec("band_gap", "eV", "Fundamental gap; 0 for metals", "identity", 0, 25),
         PropertySpec("refractive_index", "", "Average electronic refractive index", "log", 0, 200),
     )

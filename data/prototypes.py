@@ -64,9 +64,7 @@ class Prototype:
     def n_atoms(self) -> int:
         """Atoms in the primitive cell."""
         table = wyckoff_table()
-        return sum(
-            int(table.primitive_multiplicity[table.index(self.space_group, x)]) for x in self.letters
-        )
+        return sum(int(table.primitive_multiplicity[table.index(self.space_group, x)]) for x in self.letters)
 
     def crystal(self, elements: Sequence[int]) -> Crystal:
         """Crystal with atomic number ``elements[slot]`` on the orbits of each slot, reference geometry.

@@ -117,5 +117,9 @@ def _respell(
     lattice = strain_to_lattice(number, torch.tensor(crystal.strain, dtype=torch.float64))
     strain = lattice_to_strain(number, torch.linalg.inv(torch.from_numpy(matrix)).mT @ lattice)
     return Crystal(
-        crystal.space_group, tuple(letters), crystal.atomic_numbers, tuple(coordinates), tuple(strain.tolist())
+        crystal.space_group,
+        tuple(letters),
+        crystal.atomic_numbers,
+        tuple(coordinates),
+        tuple(strain.tolist()),
     )

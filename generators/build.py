@@ -13,6 +13,8 @@ from data.dataset import CrystalDataset
 from data.decorations import load_decorations
 from data.prototype_table import PrototypeTable
 from data.prototypes import PrototypeLibrary, prototype_library
+from data.sources.read import read_crystals
+from data.sources.rows import Rejected
 from generators.checkpoints import load_checkpoint
 from generators.conditioning import PropertyScale
 from generators.datamodule import DecorationDataModule, label_matrix
@@ -37,20 +39,25 @@ def load_generator(path: str | None) -> CompositionDiffusion:
     return CompositionDiffusion.from_export(config, state)
 
 
-def load_data(config: DataConfig) -> tuple[CrystalDataset, PrototypeLibrary]:
-    """The training crystals, and the library in which their prototypes are found."""
+def load_data(config: DataConfig) -> tuple[CrystalDataset, PrototypeLibrary, list[Rejected]]:
+    """The training crystals, the library in which their prototypes are found, and the rows set aside.
+
+    Raises:
+        ValueError: the file as a whole is of no use, or its rows name no prototype.
+    """
     library = prototype_library()
     if config.prototype_cifs:
         library = library.with_files([Path(p) for p in config.prototype_cifs])
+    rejected: list[Rejected] = []
     if config.path is None:
         dataset = load_decorations(None, library)
-        return dataset.select(torch.arange(len(dataset))[: config.limit]), library
-    from data.sources.tables import read_decoration_table
-
-    dataset, rejected = read_decoration_table(Path(config.path), library, config.limit)
-    if len(dataset) == 0:
-        raise ValueError(f"data.path={config.path}: no usable row, first reason: {rejected[0].reason}")
-    return dataset, library
+    else:
+        dataset, rejected = read_crystals(Path(config.path), library=library)
+        if not all(dataset.prototype):
+            raise ValueError(
+                f"data.path={config.path}: has rows without a prototype, give the columns prototype and elements"
+            )
+    return dataset.select(torch.arange(len(dataset))[: config.limit]), library, rejected
 
 
 def _properties(config: DataConfig, dataset: CrystalDataset) -> list[str]:
@@ -61,15 +68,17 @@ def _properties(config: DataConfig, dataset: CrystalDataset) -> list[str]:
     return names
 
 
-def build_training(config: TrainConfig) -> tuple[DecorationDataModule, pl.LightningModule]:
-    """Data module and model of ``raremat-train``.
+def build_training(
+    config: TrainConfig,
+) -> tuple[DecorationDataModule, pl.LightningModule, list[Rejected]]:
+    """Data module, model, and the rows set aside, of ``raremat-train``.
 
     Raises:
         ValueError: an unknown kind, property or prototype, or too few labels.
     """
     if config.model.kind not in MODEL_KINDS:
         raise ValueError(f"model.kind={config.model.kind!r}: use one of {', '.join(MODEL_KINDS)}")
-    dataset, library = load_data(config.data)
+    dataset, library, rejected = load_data(config.data)
     names = _properties(config.data, dataset)
     table = PrototypeTable.build([library.get(name) for name in dict.fromkeys(dataset.prototype)])
     first, second, third = config.data.fractions
@@ -82,7 +91,7 @@ def build_training(config: TrainConfig) -> tuple[DecorationDataModule, pl.Lightn
     model = config.model
     if model.kind == "surrogate":
         center, scale = SurrogateModule.standardisation(labels, names)
-        return data, SurrogateModule(
+        surrogate = SurrogateModule(
             table,
             names,
             center,
@@ -91,7 +100,8 @@ def build_training(config: TrainConfig) -> tuple[DecorationDataModule, pl.Lightn
             SurrogateConfig(model.width, model.depth, model.n_radial, model.members, model.dropout),
             SurrogateOptimizer(model.learning_rate, model.weight_decay, config.seed),
         )
-    return data, CompositionDiffusion(
+        return data, surrogate, rejected
+    generator = CompositionDiffusion(
         table,
         [PropertyScale.fit(name, labels[:, i]) for i, name in enumerate(names)],
         elements,
@@ -101,6 +111,7 @@ def build_training(config: TrainConfig) -> tuple[DecorationDataModule, pl.Lightn
         ),
         config.seed,
     )
+    return data, generator, rejected
 
 
 def build_logger(name: str, project: str, folder: Path, run: str) -> Any:

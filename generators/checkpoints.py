@@ -49,7 +49,7 @@ def load_checkpoint(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Te
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ValueError(
-            f"checkpoint={path}: holds objects other than tensors and plain data, they were not loaded: {REMEDY}"
+            f"checkpoint={path}: holds objects other than plain data, they were not loaded: {REMEDY}"
         ) from None
     except Exception as error:  # a damaged file makes torch's reader raise anything
         raise ValueError(f"checkpoint={path}: is damaged ({type(error).__name__}): {REMEDY}") from None
@@ -57,7 +57,7 @@ def load_checkpoint(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Te
         raise ValueError(f"checkpoint={path}: is not a raremat model file (those end in .pt, not .ckpt)")
     if not isinstance(content["format"], int) or content["format"] > FORMAT:
         raise ValueError(
-            f"checkpoint={path}: has format {content['format']}, this raremat reads up to {FORMAT}: update raremat"
+            f"checkpoint={path}: format {content['format']}, this raremat reads up to {FORMAT}: update raremat"
         )
     if content["kind"] != kind:
         raise ValueError(f"checkpoint={path}: holds a {content['kind']} model, a {kind} model is needed")

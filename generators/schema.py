@@ -1,4 +1,7 @@
-"""The configuration's closed parts: a typo in a key is an error that names the key."""
+"""The configuration's closed parts: a typo in a key is an error that names the key.
+
+Every class checks its own values when it is made and raises ValueError with the dotted key.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,27 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
+
+LOGGERS = ("wandb", "csv", "none")
+
+
+def _at_least(config: object, prefix: str, low: float, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not value >= low:
+            raise ValueError(f"{prefix}{name}={value}: must be at least {low:g}")
+
+
+def _positive(config: object, prefix: str, *names: str) -> None:
+    for name in names:
+        if not getattr(config, name) > 0:
+            raise ValueError(f"{prefix}{name}={getattr(config, name)}: must be positive")
+
+
+def _share(config: object, prefix: str, *names: str) -> None:
+    for name in names:
+        if not 0 <= getattr(config, name) < 1:
+            raise ValueError(f"{prefix}{name}={getattr(config, name)}: must lie in [0, 1)")
 
 
 @dataclass
@@ -19,6 +43,13 @@ class DataConfig:
     limit: int | None = None
     fractions: list[float] = field(default_factory=lambda: [0.9, 0.05, 0.05])
     batch_size: int = 512
+
+    def __post_init__(self) -> None:
+        _at_least(self, "data.", 1, "limit", "batch_size")
+        if len(self.fractions) != 3 or min(self.fractions) <= 0 or abs(sum(self.fractions) - 1) > 1e-6:
+            raise ValueError(
+                f"data.fractions={list(self.fractions)}: give three shares (train, val, test) that sum to 1"
+            )
 
 
 @dataclass
@@ -38,6 +69,12 @@ class ModelConfig:
     ema_decay: float = 0.998
     unconditional: float = 0.15
 
+    def __post_init__(self) -> None:
+        _at_least(self, "model.", 1, "width", "depth", "heads", "n_radial", "members")
+        _at_least(self, "model.", 0, "weight_decay", "warmup_steps")
+        _positive(self, "model.", "learning_rate")
+        _share(self, "model.", "dropout", "ema_decay", "unconditional")
+
 
 @dataclass
 class TrainerConfig:
@@ -51,6 +88,10 @@ class TrainerConfig:
     gradient_clip_val: float = 1.0
     check_val_every_n_epoch: int = 1
 
+    def __post_init__(self) -> None:
+        _at_least(self, "trainer.", 1, "max_epochs", "check_val_every_n_epoch")
+        _at_least(self, "trainer.", 0, "gradient_clip_val")
+
 
 @dataclass
 class LoggerConfig:
@@ -58,6 +99,10 @@ class LoggerConfig:
 
     name: str = "wandb"  # wandb | csv | none
     project: str = "raremat"
+
+    def __post_init__(self) -> None:
+        if self.name not in LOGGERS:
+            raise ValueError(f"logger.name={self.name}: use one of {', '.join(LOGGERS)}")
 
 
 @dataclass
@@ -72,6 +117,9 @@ class TrainConfig:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
 
+    def __post_init__(self) -> None:
+        _at_least(self, "", 0, "seed")
+
 
 @dataclass
 class OracleConfig:
@@ -82,6 +130,10 @@ class OracleConfig:
     max_evaluations: int = 60
     with_bulk_modulus: bool = True
     workers: int = 2
+
+    def __post_init__(self) -> None:
+        _positive(self, "oracle.", "max_force", "max_stress")
+        _at_least(self, "oracle.", 1, "max_evaluations", "workers")
 
 
 @dataclass
@@ -97,12 +149,21 @@ class ScreeningConfig:
     baselines: bool = False
     baseline_pool: int = 20_000
 
+    def __post_init__(self) -> None:
+        names = ("judge_calls", "pool", "shard_size", "max_shards", "baseline_pool")
+        _at_least(self, "screening.", 1, *names)
+        _at_least(self, "screening.", 0, "guidance")
+        _positive(self, "screening.", "temperature")
+        if self.pool < self.judge_calls:
+            raise ValueError(f"screening.pool={self.pool}: must be at least judge_calls={self.judge_calls}")
+
 
 @dataclass
 class TargetConfig:
     """The wish."""
 
-    wish: dict[str, Any] = field(default_factory=dict)
+    # Any, not a dictionary: what is typed on the command line shall replace it, and dictionaries are merged.
+    wish: Any = None  # {property: [low, high]}, null for an open side, or {property: "lowest 1 %"}
     allowed_elements: list[str] | None = None
     forbidden_elements: list[str] = field(default_factory=list)
     prototypes: list[str] = field(default_factory=list)
@@ -123,6 +184,9 @@ class GenerateConfig:
     oracle: OracleConfig = field(default_factory=OracleConfig)
     screening: ScreeningConfig = field(default_factory=ScreeningConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
+
+    def __post_init__(self) -> None:
+        _at_least(self, "", 0, "seed", "top")
 
 
 def register() -> None:

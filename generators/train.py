@@ -11,6 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 
+from data.sources.rows import write_rejected
 from generators.build import build_logger, build_training
 from generators.checkpoints import save_checkpoint
 from generators.manifest import claim_folder, write_json
@@ -38,9 +39,12 @@ def train(config: TrainConfig, plain: dict[str, Any], folder: Path) -> dict[str,
         The metrics of the test part.
     """
     start = time.perf_counter()
-    data, module = build_training(config)
+    data, module, rejected = build_training(config)
     files = {"data": Path(config.data.path)} if config.data.path else {}
     claim_folder(folder, plain, files, MAY_DIFFER)
+    if rejected:
+        write_rejected(rejected, folder / "rejected.parquet")
+        log.warning("%d rows set aside, see %s", len(rejected), folder / "rejected.parquet")
     checkpoints = folder / "checkpoints"
     resume = last_checkpoint(checkpoints)
     if resume is not None:

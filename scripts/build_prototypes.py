@@ -142,7 +142,7 @@ def document(library: PrototypeLibrary) -> str:
         "",
         f"{len(library)} prototypes with {len({p.label for p in library})} different protostructure labels. "
         "Wherever a prototype is asked for, any of its names or its label will do. Prototypes of one label "
-        "differ in their free coordinates. Your own: `prototype_library().with_files([\"my.cif\"])`.",
+        'differ in their free coordinates. Your own: `prototype_library().with_files(["my.cif"])`.',
         "",
         "| name | other names | label | space group | example | atoms | elements | source |",
         "|---|---|---|---|---|---|---|---|",

@@ -39,14 +39,17 @@ def encode_rows(
     if first is None:
         return
     second = next(chunks, None)
-    if workers <= 1 or second is None:
+    ready = all(row.kind in ("crystal", "unreadable") for row in first)  # nothing to parse
+    if workers <= 1 or second is None or ready:
         for chunk in (first, *([second] if second else [])):
             yield from _encode_chunk(chunk, symprec, max_orbits)
         for chunk in chunks:
             yield from _encode_chunk(chunk, symprec, max_orbits)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(
+        workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
         waiting: deque[Future[list[EncodedRow]]] = deque()
         for chunk in (first, second):
             waiting.append(pool.submit(_encode_chunk, chunk, symprec, max_orbits))
@@ -86,7 +89,14 @@ def encode_row(row: RawRow, symprec: float, max_orbits: int = MAX_ORBITS) -> Enc
         reason = label_problem(properties)
     except ValueError as error:  # SymmetryError is one
         reason = " ".join(str(error).split()) or type(error).__name__
-    except (ArithmeticError, LookupError, TypeError, AttributeError, AssertionError, np.linalg.LinAlgError) as error:
+    except (
+        ArithmeticError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        AssertionError,
+        np.linalg.LinAlgError,
+    ) as error:
         # Third-party parsers raise these on broken input.
         reason = f"cannot be read: {type(error).__name__} {' '.join(str(error).split())}"
     if reason:

@@ -64,7 +64,7 @@ def parse(text: str) -> tuple[Structure, dict[str, float]]:
     except Exception as error:  # ASE raises whatever its parser met
         raise ValueError(f"the frame cannot be read: {error}") from None
     if not atoms.pbc.all() or abs(atoms.cell.volume) < 1e-9:
-        raise ValueError("the frame has no three-dimensional lattice: write Lattice=\"...\" and pbc=\"T T T\"")
+        raise ValueError('the frame has no three-dimensional lattice: write Lattice="..." and pbc="T T T"')
     labels = dict(atoms.info)
     if atoms.calc is not None:
         labels.update(atoms.calc.results)

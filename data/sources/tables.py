@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +98,7 @@ class _Plan:
     read: Callable[[pd.DataFrame, list[dict[str, float]]], list[tuple[Kind, Any, str]]]
 
     @classmethod
-    def make(
-        cls, chunk: pd.DataFrame, columns: TableColumns, table: str, library: PrototypeLibrary
-    ) -> _Plan:
+    def make(cls, chunk: pd.DataFrame, columns: TableColumns, table: str, library: PrototypeLibrary) -> _Plan:
         present = [str(c) for c in chunk.columns]
         listed = f"{table} has {', '.join(present)}"
 
@@ -173,8 +172,10 @@ def _is_numeric(values: pd.Series) -> bool:
     if pd.api.types.is_numeric_dtype(values):
         return True
     texts = [x for x in values.tolist() if isinstance(x, str) and x.strip()]
-    return bool(texts) and len(texts) == sum(isinstance(x, str) and x != "" for x in values.tolist()) and (
-        pd.to_numeric(pd.Series(texts), errors="coerce").notna().mean() >= 0.5
+    return (
+        bool(texts)
+        and len(texts) == sum(isinstance(x, str) and x != "" for x in values.tolist())
+        and (pd.to_numeric(pd.Series(texts), errors="coerce").notna().mean() >= 0.5)
     )
 
 
@@ -240,10 +241,12 @@ class _DecorationReader:
 
     def __call__(self, chunk: pd.DataFrame, labels: list[dict[str, float]]) -> list[tuple[Kind, Any, str]]:
         result: list[tuple[Kind, Any, str]] = []
-        for i in range(len(chunk)):
+        names = chunk["prototype"].tolist() if self.prototype is None else [""] * len(chunk)
+        for name, written in zip(
+            names, zip(*(chunk[e].tolist() for e in self.elements), strict=True), strict=True
+        ):
             try:
-                prototype = self.prototype or self.library.get(str(chunk["prototype"].iloc[i]))
-                written = [chunk[name].iloc[i] for name in self.elements]
+                prototype = self.prototype or self.library.get(str(name))
                 numbers = _elements(written[0] if self.elements == ("elements",) else written)
                 result.append(("crystal", prototype.crystal(numbers), prototype.name))
             except ValueError as error:
@@ -256,6 +259,7 @@ def _elements(written: Any) -> list[int]:
     return [_element(str(x)) for x in tokens if str(x)]
 
 
+@lru_cache(maxsize=None)
 def _element(symbol: str) -> int:
     try:
         number = Element.from_Z(int(symbol)).Z if symbol.isdigit() else Element(symbol).Z
