@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import torch
 from pymatgen.core import Composition, Element, Lattice, PeriodicSite, Structure
@@ -74,7 +74,7 @@ def element(z: int) -> Element:
     return _ELEMENTS[z]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _pure(z: int) -> Composition:
     # Sites share it: making one per site is what makes pymatgen's own constructor slow.
     return Composition({element(z): 1})

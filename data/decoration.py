@@ -30,8 +30,8 @@ def canonical_elements(table: PrototypeTable, row: Tensor, elements: Tensor) -> 
 
 
 def decoration_codes(table: PrototypeTable, row: Tensor, elements: Tensor) -> NDArray[np.void]:
-    """[B] codes that are equal exactly for the same crystal up to relaxation (same prototype, same elements on
-    equivalent orbits); they can be compared, sorted and looked up with numpy."""
+    """[B] codes that are equal exactly for the same crystal up to relaxation: same prototype, same elements
+    on equivalent orbits. They can be compared, sorted and looked up with numpy."""
     canonical = canonical_elements(table, row, elements)
     joined = torch.cat([row[:, None], canonical], 1).to(torch.int16).numpy()
     contiguous = np.ascontiguousarray(joined)

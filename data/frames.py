@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -32,15 +33,16 @@ def from_frame(frame: pd.DataFrame) -> OrbitBatch:
     missing = [name for name in CRYSTAL_COLUMNS if name not in frame.columns]
     if missing:
         raise ValueError(f"columns={missing}: not in the table, it has {', '.join(map(str, frame.columns))}")
+    columns: list[list[Any]] = [frame[name].tolist() for name in CRYSTAL_COLUMNS]
     crystals = [
         Crystal(
-            space_group=int(row.space_group),
-            letters=tuple(str(row.letters).split()),
-            atomic_numbers=tuple(int(z) for z in row.atomic_numbers),
-            coordinates=_triples([float(x) for x in row.coordinates]),
-            strain=tuple(float(s) for s in row.strain),
+            space_group=int(group),
+            letters=tuple(str(letters).split()),
+            atomic_numbers=tuple(int(z) for z in numbers),
+            coordinates=_triples([float(x) for x in flat]),
+            strain=tuple(float(s) for s in strain),
         )
-        for row in frame.itertuples(index=False)
+        for group, letters, numbers, flat, strain in zip(*columns, strict=True)
     ]
     return OrbitBatch.from_crystals(crystals)
 

@@ -17,6 +17,7 @@ from data.prototypes import Prototype
 from data.wyckoff import wyckoff_table
 
 NEIGHBOUR_SHELL = 1.15
+_TENSORS = ("space_group", "site", "leader", "multiplicity", "mask", "distance", "coordination")
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,9 +68,7 @@ class PrototypeTable:
             self.prototypes,
             *(
                 getattr(self, name).to(device)
-                for name in (
-                    "space_group", "site", "leader", "multiplicity", "mask", "distance", "coordination",
-                )  # fmt: skip
+                for name in _TENSORS
             ),
         )
 

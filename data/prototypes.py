@@ -273,7 +273,7 @@ class PrototypeLibrary:
         return PrototypeLibrary((*self.prototypes, *extra))
 
     def with_files(self, paths: Iterable[Path]) -> PrototypeLibrary:
-        """A library with the user's own prototypes, one per CIF (or other structure file), named after the file.
+        """A library with the user's own prototypes: one per CIF or other structure file, named after it.
 
         Raises:
             ValueError: a file cannot be read as one ordered crystal, or its name is taken.

@@ -98,7 +98,7 @@ def _respell(
     origin: NDArray[np.float64] | None = None,
     generator: np.random.Generator | None = None,
 ) -> Crystal:
-    """Apply coset number ``coset``, then shift by ``origin``; pick the smallest or a random representative."""
+    """Apply coset number ``coset``, then shift by ``origin``; take the smallest or a random site."""
     table = wyckoff_table()
     affine, image = table.cosets(crystal.space_group)[coset]
     matrix, shift = affine[:, :3].numpy(), affine[:, 3].numpy()

@@ -27,7 +27,8 @@ def split_by_key(
     """
     if len(fractions) != 3 or min(fractions) < 0 or not math.isclose(sum(fractions), 1.0, abs_tol=1e-6):
         raise ValueError(f"fractions={list(fractions)}: give three numbers (train, val, test) with sum 1")
-    place = torch.tensor([key_to_unit(key, seed) for key in dataset.keys()], dtype=torch.float64)
+    keys = dataset.keys()
+    place = torch.tensor([key_to_unit(key, seed) for key in keys], dtype=torch.float64)
     edges = torch.tensor([fractions[0], fractions[0] + fractions[1]], dtype=torch.float64)
     part = torch.bucketize(place, edges, right=True)
     return {name: (part == i).nonzero().squeeze(-1) for i, name in enumerate(PARTS)}

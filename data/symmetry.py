@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import moyopy
 import numpy as np
@@ -67,13 +67,13 @@ def encode_arrays(
 
 @lru_cache(maxsize=1)
 def _quieten_moyo() -> None:
-    # It warns about operations of non-primitive input cells, which are no loss here. A level set by the user stays.
+    # It warns about operations of non-primitive cells, no loss here. A level that the user set stays.
     logger = logging.getLogger("moyo")
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.ERROR)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _readers(space_group: int) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64], int]]:
     """Per letter: first operation [3, 4], its pseudo-inverse [3, 3], primitive multiplicity."""
     table = wyckoff_table()
@@ -86,7 +86,7 @@ def _readers(space_group: int) -> dict[str, tuple[NDArray[np.float64], NDArray[n
     return result
 
 
-@lru_cache(maxsize=None)
+@cache
 def _lattice_translations(space_group: int) -> NDArray[np.float64]:
     """Lattice vectors of the centred lattice around the origin, in the conventional basis, [T, 3]."""
     primitive = wyckoff_table().primitive_rows[space_group].numpy()

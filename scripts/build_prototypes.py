@@ -1,4 +1,4 @@
-"""Build ``data/tables/prototypes.jsonl`` and ``docs/prototypes.md``: AFLOW's prototypes and the ones it lacks.
+"""Build ``data/tables/prototypes.jsonl`` and ``docs/prototypes.md``: AFLOW's prototypes and some it lacks.
 
 Run: ``python scripts/build_prototypes.py``. Structures come from pymatgen's AFLOW list (Mehl et al., Comput.
 Mater. Sci. 136, S1 (2017)) and from ``data/tables/extra_prototypes.yaml``; readable names of the former from
@@ -18,8 +18,8 @@ import yaml
 from pymatgen.core import Element, Lattice, Structure
 
 from data.contact import covalent_radii
-from data.prototypes import Prototype, PrototypeLibrary
 from data.protostructure import label_of
+from data.prototypes import Prototype, PrototypeLibrary
 from data.wyckoff import wyckoff_table
 
 _ROOT = Path(__file__).parents[1]

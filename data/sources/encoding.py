@@ -130,7 +130,8 @@ def _from_arrays(lattice: Any, frac_coords: Any, atomic_numbers: Any) -> Structu
     coords = np.asarray(np.concatenate([np.atleast_1d(x) for x in frac_coords]), dtype=np.float64)
     if cell.size != 9 or coords.size != 3 * len(numbers):
         raise ValueError(
-            f"lattice, frac_coords: hold {cell.size} and {coords.size} numbers, 9 and {3 * len(numbers)} are needed"
+            f"lattice, frac_coords: hold {cell.size} and {coords.size} numbers, "
+            f"9 and {3 * len(numbers)} are needed"
         )
     bad = [z for z in numbers if not 1 <= z <= MAX_ATOMIC_NUMBER]
     if bad:
@@ -142,8 +143,8 @@ def check_structure(structure: Structure) -> None:
     """What `data.symmetry.encode` takes for granted.
 
     Raises:
-        SymmetryError: no atoms, an unknown element, coordinates or cell that are not finite, a flat cell, or two
-            atoms at one place.
+        SymmetryError: no atoms, an unknown element, coordinates or cell that are not finite, a flat cell, or
+            two atoms at one place.
     """
     if len(structure) == 0:
         raise SymmetryError("sites=0: the structure holds no atoms")

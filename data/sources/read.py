@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -35,7 +35,7 @@ class Source:
         workers: processes for parsing and symmetry; None is one per core.
     """
 
-    columns: TableColumns = TableColumns()
+    columns: TableColumns = field(default_factory=TableColumns)
     symprec: float = DEFAULT_SYMPREC
     max_orbits: int = MAX_ORBITS
     workers: int | None = None
@@ -49,8 +49,8 @@ def read_crystals(
 ) -> tuple[CrystalDataset, list[Rejected]]:
     """Crystals and labels of a file or folder: CIF, POSCAR, extxyz, pymatgen JSON, CSV or Parquet.
 
-    Rows that cannot be used are left out with a reason: partial occupancy, unknown elements, coordinates that are
-    not finite, overlapping atoms, labels outside their bounds, an id that occurred before, and so on.
+    Rows that cannot be used are left out with a reason: partial occupancy, unknown elements, coordinates that
+    are not finite, overlapping atoms, labels outside their bounds, an id that occurred before, and so on.
 
     Args:
         path: a structure file, a folder of them (searched through its subfolders), or a table.

@@ -16,15 +16,22 @@ _FORMATS = (cif, poscar, extxyz, pymatgen_json)
 SUFFIXES = tuple(suffix for module in _FORMATS for suffix in module.SUFFIXES)
 
 
+def _format_of(path: Path) -> str:
+    """The suffix, where names such as ``POSCAR_NaCl`` and ``NaCl.poscar`` count as ``poscar``."""
+    suffix = suffix_of(path)
+    stem = suffix.split("_")[0].split("-")[0]
+    return stem if stem in ("poscar", "contcar") else suffix
+
+
 def file_rows(path: Path, name: str) -> Iterator[RawRow]:
     """Rows of one structure file.
 
     Raises:
         ValueError: unknown suffix, or the file as a whole cannot be read.
     """
-    suffix = suffix_of(path)
+    suffix = _format_of(path)
     for module in _FORMATS:
-        if suffix in module.SUFFIXES or suffix.split("_")[0] in ("poscar", "contcar") and module is poscar:
+        if suffix in module.SUFFIXES:
             yield from module.rows(path, name)
             return
     raise ValueError(f"path={str(path)!r}: unknown format, use {' '.join(SUFFIXES)}, .csv or .parquet")
@@ -40,8 +47,7 @@ def folder_rows(folder: Path) -> Iterator[RawRow]:
     """
     empty = True
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
-        suffix = suffix_of(path)
-        if suffix not in SUFFIXES and suffix.split("_")[0] not in ("poscar", "contcar"):
+        if _format_of(path) not in SUFFIXES:
             continue
         empty = False
         name = path.relative_to(folder).as_posix().removesuffix(".gz")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,9 @@ STRUCTURE_COLUMNS = ("structure", "cif", "poscar")
 ARRAY_COLUMNS = ("lattice", "frac_coords", "atomic_numbers")
 ID_COLUMNS = ("material_id", "id", "entry_id")
 _ROW_NUMBERS = ("", "index", "Unnamed: 0", "__index_level_0__")
+
+
+_Reader = Callable[[pd.DataFrame, list[dict[str, float]]], list[tuple[Kind, Any, str]]]
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ class _Plan:
 
     identifier: str | None
     labels: tuple[str, ...]
-    read: Callable[[pd.DataFrame, list[dict[str, float]]], list[tuple[Kind, Any, str]]]
+    read: _Reader
 
     @classmethod
     def make(cls, chunk: pd.DataFrame, columns: TableColumns, table: str, library: PrototypeLibrary) -> _Plan:
@@ -113,7 +116,7 @@ class _Plan:
         used = {*ID_COLUMNS, *_ROW_NUMBERS, *([identifier] if identifier else [])}
 
         structure = columns.structure or next((c for c in STRUCTURE_COLUMNS if c in present), None)
-        read: Callable[[pd.DataFrame, list[dict[str, float]]], list[tuple[Kind, Any, str]]]
+        read: _Reader
         if columns.structure is None and (
             columns.prototype is not None
             or {"prototype", "elements"} <= set(present)
@@ -134,8 +137,8 @@ class _Plan:
             used |= set(ARRAY_COLUMNS)
         else:
             raise ValueError(
-                "structure=null: no column holds crystals, name one with a CIF, POSCAR or pymatgen JSON, or give "
-                f"prototype and elements; {listed}"
+                "structure=null: no column holds crystals, name one with a CIF, POSCAR or pymatgen JSON, or "
+                f"give prototype and elements; {listed}"
             )
         numeric = [c for c in present if c not in used and _is_numeric(chunk[c])]
         if columns.properties is not None:
@@ -183,7 +186,7 @@ def _is_numeric(values: pd.Series) -> bool:
 class _TextReader:
     column: str
 
-    def __call__(self, chunk: pd.DataFrame, labels: list[dict[str, float]]) -> list[tuple[Kind, Any, str]]:
+    def __call__(self, chunk: pd.DataFrame, _: list[dict[str, float]]) -> list[tuple[Kind, Any, str]]:
         return [(*_text_kind(value), "") for value in chunk[self.column].tolist()]
 
 
@@ -199,7 +202,7 @@ def _text_kind(value: Any) -> tuple[Kind, Any]:
     return "poscar", value
 
 
-def _read_arrays(chunk: pd.DataFrame, labels: list[dict[str, float]]) -> list[tuple[Kind, Any, str]]:
+def _read_arrays(chunk: pd.DataFrame, _: list[dict[str, float]]) -> list[tuple[Kind, Any, str]]:
     columns = [[_numbers(x) for x in chunk[name].tolist()] for name in ARRAY_COLUMNS]
     return [
         ("unreadable", f"{', '.join(ARRAY_COLUMNS)}: are not lists of numbers", "")
@@ -219,7 +222,7 @@ def _numbers(value: Any) -> Any:
     return value if isinstance(value, (list, tuple, np.ndarray)) else None
 
 
-def _read_own(chunk: pd.DataFrame, labels: list[dict[str, float]]) -> list[tuple[Kind, Any, str]]:
+def _read_own(chunk: pd.DataFrame, _: list[dict[str, float]]) -> list[tuple[Kind, Any, str]]:
     prototypes = [str(x) for x in chunk["prototype"]] if "prototype" in chunk.columns else [""] * len(chunk)
     result: list[tuple[Kind, Any, str]] = []
     for i in range(len(chunk)):
@@ -242,9 +245,8 @@ class _DecorationReader:
     def __call__(self, chunk: pd.DataFrame, labels: list[dict[str, float]]) -> list[tuple[Kind, Any, str]]:
         result: list[tuple[Kind, Any, str]] = []
         names = chunk["prototype"].tolist() if self.prototype is None else [""] * len(chunk)
-        for name, written in zip(
-            names, zip(*(chunk[e].tolist() for e in self.elements), strict=True), strict=True
-        ):
+        columns = zip(*(chunk[name].tolist() for name in self.elements), strict=True)
+        for name, written in zip(names, columns, strict=True):
             try:
                 prototype = self.prototype or self.library.get(str(name))
                 numbers = _elements(written[0] if self.elements == ("elements",) else written)
@@ -259,7 +261,7 @@ def _elements(written: Any) -> list[int]:
     return [_element(str(x)) for x in tokens if str(x)]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _element(symbol: str) -> int:
     try:
         number = Element.from_Z(int(symbol)).Z if symbol.isdigit() else Element(symbol).Z

@@ -65,21 +65,37 @@ MISTAKES = [
     (("generate", "generator=pickle.pt"), "checkpoint=pickle.pt"),
     (("generate", "target.prototype_cifs=[disordered.cif]"), "partial occupancy"),
     (("generate", "run=/proc/nowhere/run"), "/proc/nowhere"),
+    (("generate", "run=../outside"), "run=../outside"),
+    (("generate", "screening.pool=10"), "screening.pool=10"),
     (("train", "data.path=missing.csv"), "missing.csv"),
     (("train", "data.path=table.csv"), "prototype"),
     (("train", "data.properties=[hardness]"), "hardness"),
     (("train", "model.kind=gan"), "gan"),
+    (("train", "data.fractions=[0.5,0.5]"), "data.fractions"),
     (("train", "trainer.max_epochs=many"), "max_epochs"),
+    (("train", "trainer.max_epochs=-1"), "trainer.max_epochs=-1: must be at least 1"),
+    (("train", "logger.name=paper"), "logger.name=paper"),
+    (("train", "model=gan"), "model=gan: no such option, choose from composition, surrogate"),
+    (("train", "model.widht=3"), "model.widht: no such key, there are kind, width"),
+    (("train", "seed=-1"), "seed=-1"),
+    (("train", "experiment"), "experiment"),
 ]
 
 
 @pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=[" ".join(a) for a, _ in MISTAKES])
-def test_mistakes_are_one_line_and_exit_2(call, arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_mistakes_are_one_line_and_exit_2(
+    call, arguments: tuple[str, ...], message: str, tmp_path: Path
+) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "truncated.pt").write_bytes(b"PK\x03\x04 not all of it")
     (tmp_path / "pickle.pt").write_bytes(pickle.dumps({"format": 1}))
     (tmp_path / "table.csv").write_text("formula,formation_energy_per_atom\nNaCl,-2.1\n")
     (tmp_path / "disordered.cif").write_text(DISORDERED)
-    code, error = call(*arguments, *(("logger=none",) if "logger" not in arguments[-1] else ()))
+    wish = (
+        ("target=lowest_formation_energy",)
+        if arguments[0] == "generate" and "target=" not in arguments[1]
+        else ()
+    )
+    code, error = call(*arguments, "logger=none", *wish)
     lines = [line for line in error.splitlines() if line.startswith("raremat: ")]
     assert code == 2, error
     assert len(lines) == 1
@@ -87,6 +103,44 @@ def test_mistakes_are_one_line_and_exit_2(call, arguments: tuple[str, ...], mess
     assert "Traceback" not in error
     written = [p for p in tmp_path.rglob("*") if p.suffix in {".parquet", ".json", ".html", ".ckpt"}]
     assert not written
+
+
+def test_a_command_without_a_wish_says_how_to_write_one(call) -> None:  # type: ignore[no-untyped-def]
+    code, error = call("generate", "logger=none")
+    assert code == 2
+    assert error.startswith("raremat: target.wish=None: write what you wish for")
+
+
+def test_our_own_errors_keep_their_traceback(call, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("generators.train.train", broken)
+    with pytest.raises(ZeroDivisionError):
+        call("train")
+
+
+@pytest.mark.parametrize(
+    "override", ["target.wish={bulk_modulus: [250, null]}", "target.wish.bulk_modulus=[250, null]"]
+)
+def test_a_wish_on_the_command_line(override: str) -> None:
+    """It is taken without a target, replaces that of a target, and adds to it when one property is named."""
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_module("generators.conf", version_base="1.3"):
+        alone = compose("generate", cli.command_line([override]))
+        beside = compose("generate", cli.command_line(["experiment=demo", override]))
+    asked = {"bulk_modulus": [250, None]}
+    before = {"formation_energy_per_atom": "lowest 1 %"}
+    assert OmegaConf.to_container(alone.target.wish) == asked
+    expected = asked if override.startswith("target.wish=") else {**before, **asked}
+    assert OmegaConf.to_container(beside.target.wish) == expected
+
+
+def test_nothing_in_the_configuration_is_imported() -> None:
+    """Configuration is data: no file names a class to import, so no user's file can."""
+    conf = Path(__file__).parents[2] / "conf"
+    assert not [path for path in conf.rglob("*.yaml") if "_target_" in path.read_text()]
 
 
 @pytest.mark.parametrize("root", ["train", "generate"])

@@ -1,0 +1,63 @@
+"""Benchmarks: ``python scripts/benchmark.py NAME [--seeds 3] [...]``.
+
+Each prints one JSON object on its last line (figures, protocol, seeds, machine, seconds) and rewrites its
+part of ``docs/benchmarks.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "benchmarks.md"
+NAMES = ("geometry", "relaxation", "sampling", "guidance", "demo")
+
+
+def machine() -> str:
+    """Processor, cores and torch, without the host's name."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        found = re.search(r"model name\s*:\s*(.+)", info.read_text(encoding="utf-8"))
+        model = found[1].strip() if found else model
+    return f"{model}, {os.cpu_count()} cores, torch {torch.__version__.split('+')[0]}"
+
+
+def write_section(name: str, text: str) -> None:
+    """Replace the part of ``docs/benchmarks.md`` between its markers, or append it."""
+    start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    block = f"{start}\n{text.strip()}\n{end}"
+    page = PAGE.read_text(encoding="utf-8") if PAGE.exists() else "# Benchmarks\n"
+    pattern = re.compile(re.escape(start) + ".*?" + re.escape(end), re.DOTALL)
+    page = pattern.sub(lambda _: block, page) if pattern.search(page) else f"{page.rstrip()}\n\n{block}\n"
+    PAGE.write_text(page, encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=NAMES)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--structures", type=Path, default=None, help="Parquet of structures, for geometry")
+    arguments = parser.parse_args()
+    sys.path.insert(0, str(Path(__file__).parent))
+    start = time.perf_counter()
+    figures: dict[str, Any] = importlib.import_module(f"benchmarks.{arguments.name}").run(arguments)
+    text = figures.pop("markdown")
+    figures |= {"machine": machine(), "seconds": round(time.perf_counter() - start, 1)}
+    write_section(arguments.name, f"{text.strip()}\n\nMachine: {figures['machine']}; {figures['seconds']:.0f} s.")
+    print(json.dumps({"benchmark": arguments.name, **figures}))
+
+
+if __name__ == "__main__":
+    main()
