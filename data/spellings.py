@@ -81,7 +81,9 @@ def _settle(crystal: Crystal) -> Crystal:
         sites = _sites(crystal, i)
         representatives = equivalent_coordinates(crystal.space_group, crystal.letters[i], sites)
         first = table.images(crystal.positions[i])[0].numpy()
-        for u in np.unique(np.round(representatives * polar, 6), axis=0):
+        heights = representatives * polar
+        _, distinct = np.unique(bins(heights, 1e-6), axis=0, return_index=True)
+        for u in heights[distinct]:
             options.append(sort(_respell(crystal, 0, -(first[:, :3] @ u) * polar)))
     return min(options, key=_rank)
 

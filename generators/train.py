@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
+from hydra.core.hydra_config import HydraConfig
+import torch
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 
 from data.sources.rows import write_rejected
 from generators.build import build_logger, build_training
 from generators.checkpoints import save_checkpoint
 from generators.manifest import claim_folder, write_json
+from generators.model_card import write_card
 from generators.schema import TrainConfig
 
 log = logging.getLogger(__name__)
@@ -25,6 +28,17 @@ def last_checkpoint(folder: Path) -> Path | None:
     """Newest checkpoint that is a complete file, or None."""
     found = sorted(folder.glob("*.ckpt"), key=lambda p: p.stat().st_mtime, reverse=True)
     return next((path for path in found if zipfile.is_zipfile(path)), None)
+
+
+class SeedEpochs(Callback):
+    """Dropout draws from torch's own generator: seeded per epoch, a resumed run equals an uninterrupted one."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Seed from (seed, epoch, rank)."""
+        torch.manual_seed((self.seed * 100_003 + trainer.current_epoch) * 1_009 + trainer.global_rank)
 
 
 def train(config: TrainConfig, plain: dict[str, Any], folder: Path) -> dict[str, float]:
@@ -40,15 +54,7 @@ def train(config: TrainConfig, plain: dict[str, Any], folder: Path) -> dict[str,
     """
     start = time.perf_counter()
     data, module, rejected = build_training(config)
-    files = {"data": Path(config.data.path)} if config.data.path else {}
-    claim_folder(folder, plain, files, MAY_DIFFER)
-    if rejected:
-        write_rejected(rejected, folder / "rejected.parquet")
-        log.warning("%d rows set aside, see %s", len(rejected), folder / "rejected.parquet")
     checkpoints = folder / "checkpoints"
-    resume = last_checkpoint(checkpoints)
-    if resume is not None:
-        log.warning("going on from %s", resume)
     settings = config.trainer
     trainer = pl.Trainer(
         default_root_dir=str(folder),
@@ -68,11 +74,20 @@ def train(config: TrainConfig, plain: dict[str, Any], folder: Path) -> dict[str,
                 dirpath=str(checkpoints), filename="epoch-{epoch:04d}", auto_insert_metric_name=False,
                 monitor="epoch", mode="max", save_top_k=2, every_n_epochs=1, save_on_train_epoch_end=True,
             ),
+            SeedEpochs(config.seed),
             TQDMProgressBar(refresh_rate=10),
         ],
         enable_model_summary=False,
         log_every_n_steps=10,
     )  # fmt: skip
+    files = {"data": Path(config.data.path)} if config.data.path else {}
+    claim_folder(folder, plain, files, MAY_DIFFER)
+    if rejected:
+        write_rejected(rejected, folder / "rejected.parquet")
+        log.warning("%d rows set aside, see %s", len(rejected), folder / "rejected.parquet")
+    resume = last_checkpoint(checkpoints)
+    if resume is not None:
+        log.warning("going on from %s", resume)
     trainer.fit(module, data, ckpt_path=str(resume) if resume else None, weights_only=True)
     trainer.validate(module, data, verbose=False)
     tested = trainer.test(module, data, verbose=False)
@@ -83,4 +98,21 @@ def train(config: TrainConfig, plain: dict[str, Any], folder: Path) -> dict[str,
         exported, state = module.export()  # type: ignore[operator]
         save_checkpoint(model_path, config.model.kind, exported, state)
         write_json(folder / "metrics.json", metrics)
+        write_card(
+            model_path.with_suffix(".md"),
+            config.model.kind,
+            f"raremat-train {' '.join(HydraConfig.get().overrides.task)}" if HydraConfig.initialized() else "",
+            config.data.path or "the embedded decorations",
+            {part: len(rows) for part, rows in data.rows.items()},
+            exported_names(exported),
+            exported["known_elements"],
+            [s["name"] for s in exported["scales"]] if "scales" in exported else exported["properties"],
+            sum(v.numel() for k, v in state.items() if "scales" not in k),
+            metrics,
+        )
     return metrics
+
+
+def exported_names(exported: dict[str, Any]) -> list[str]:
+    """Names of the prototypes in an exported configuration."""
+    return [str(row["name"]) for row in exported["prototypes"]]

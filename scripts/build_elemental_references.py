@@ -23,11 +23,16 @@ from data.prototypes import prototype_library
 from generators.judging import judge_in_shards
 from generators.oracles.judge import JudgeSettings
 
-MAX_ATOMS = 12
-"""Larger structures (up to 32 atoms) are tried only for the element that they are named after."""
+MAX_ATOMS = 4
+"""Larger structures (up to 32 atoms) are tried only for elements of the group that they were found in."""
 LARGEST = 32
 VOLUME_FACTOR = 1.15
 UNKNOWN_TO_CHGNET = {84, 85, 86, 87, 88}  # Po, At, Rn, Fr, Ra
+
+
+def _group(formula: str) -> int:
+    """Group of an elemental crystal's element (18 columns; lanthanides and actinides count as 3)."""
+    return int(Composition(formula).elements[0].group)
 
 
 def main() -> None:
@@ -45,7 +50,7 @@ def main() -> None:
     names: list[str] = []
     for z in numbers:
         symbol = Element.from_Z(z).symbol
-        prototypes = [p for p in library if p.n_atoms <= MAX_ATOMS or Composition(p.example) == Composition(symbol)]
+        prototypes = [p for p in library if p.n_atoms <= MAX_ATOMS or _group(p.example) == _group(symbol)]
         batch = OrbitBatch.from_crystals([p.crystal([z]) for p in prototypes])
         cells = decode(batch)
         touching = cells.volume / cells.n_atoms / shortest_ratio(cells, radii) ** 3
