@@ -86,7 +86,6 @@ def _stack(frame: pd.DataFrame, column: str, prototype: str, rows: np.ndarray, w
     bad = next((row for row, value in zip(rows, values, strict=True) if len(value) != width), None)
     if bad is not None:
         raise ValueError(
-            f"{column} of row {bad}: has {len(frame[column].iloc[bad])} numbers, prototype {prototype} "
-            f"needs {width}"
+            f"{column} of row {bad}: has {len(frame[column].iloc[bad])} numbers, prototype {prototype} needs {width}"
         )
     return torch.from_numpy(np.stack(values).astype(np.float64))

@@ -99,9 +99,7 @@ _KNOWN = {
         ),
         PropertySpec("bulk_modulus", "GPa", "Isothermal bulk modulus at 0 K", "log", 0, 2000),
         PropertySpec("shear_modulus", "GPa", "Voigt-Reuss-Hill average", "log", 0, 2000),
-        PropertySpec(
-            "e_above_hull", "eV/atom", "Energy above the convex hull of its scale", "identity", -5, 15
-        ),
+        PropertySpec("e_above_hull", "eV/atom", "Energy above the convex hull of its scale", "identity", -5, 15),
         PropertySpec("band_gap", "eV", "Fundamental gap; 0 for metals", "identity", 0, 25),
         PropertySpec("refractive_index", "", "Average electronic refractive index", "log", 0, 200),
     )

@@ -49,8 +49,7 @@ def label_of(space_group: int, letters: tuple[str, ...], species: tuple[Hashable
     divisor = gcd(*counts)
     names = [chr(ord("A") + i) for i in range(len(best))]
     formula = "".join(
-        name + (str(c // divisor) if c // divisor > 1 else "")
-        for name, c in zip(names, counts, strict=True)
+        name + (str(c // divisor) if c // divisor > 1 else "") for name, c in zip(names, counts, strict=True)
     )
     return "_".join([formula, _pearson(space_group, sum(counts)), str(space_group), *(x for _, x in best)])
 
@@ -58,8 +57,7 @@ def label_of(space_group: int, letters: tuple[str, ...], species: tuple[Hashable
 def key_of(space_group: int, letters: Sequence[str], atomic_numbers: Sequence[int]) -> str:
     """`crystal_key` from letters and atomic numbers."""
     best = min(
-        sorted(zip(spelling, atomic_numbers, strict=True))
-        for spelling in _letter_images(space_group, tuple(letters))
+        sorted(zip(spelling, atomic_numbers, strict=True)) for spelling in _letter_images(space_group, tuple(letters))
     )
     return f"{space_group}|" + " ".join(f"{x}:{Element.from_Z(z).symbol}" for x, z in best)
 
@@ -70,10 +68,7 @@ def _letter_images(space_group: int, letters: tuple[str, ...]) -> tuple[tuple[st
     table = wyckoff_table()
     start = int(table.position_start[space_group])
     offsets = [table.index(space_group, x) - start for x in letters]
-    images = [
-        tuple(table.letter[start + int(image[o])] for o in offsets)
-        for _, image in table.cosets(space_group)
-    ]
+    images = [tuple(table.letter[start + int(image[o])] for o in offsets) for _, image in table.cosets(space_group)]
     return tuple(dict.fromkeys(images))
 
 

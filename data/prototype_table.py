@@ -66,10 +66,7 @@ class PrototypeTable:
         """The table on another device."""
         return PrototypeTable(
             self.prototypes,
-            *(
-                getattr(self, name).to(device)
-                for name in _TENSORS
-            ),
+            *(getattr(self, name).to(device) for name in _TENSORS),
         )
 
     @classmethod

@@ -73,9 +73,7 @@ class Prototype:
             ValueError: not exactly one element per slot.
         """
         if len(elements) != self.n_species:
-            raise ValueError(
-                f"elements={list(elements)}: prototype {self.name} has {self.n_species} element slots"
-            )
+            raise ValueError(f"elements={list(elements)}: prototype {self.name} has {self.n_species} element slots")
         return self.with_orbit_elements([elements[s] for s in self.species])
 
     def with_orbit_elements(self, atomic_numbers: Sequence[int]) -> Crystal:
@@ -176,9 +174,7 @@ def _orbit_permutations(prototype: Prototype) -> Iterator[tuple[int, ...]]:
                 yield found
 
 
-def _orbit_sites(
-    prototype: Prototype, orbit: int, affine: NDArray[np.float64] | None = None
-) -> NDArray[np.float64]:
+def _orbit_sites(prototype: Prototype, orbit: int, affine: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
     """Sites of one orbit of the reference, [n, 3] conventional, after ``affine`` [3, 4]."""
     table = wyckoff_table()
     operations = table.images(table.index(prototype.space_group, prototype.letters[orbit])).numpy()

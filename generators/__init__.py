@@ -1,0 +1,1 @@
+"""Conditional generative design of crystals: models, oracles, screening, reports, command line."""

@@ -56,9 +56,7 @@ def answer(config: GenerateConfig, plain: dict[str, Any], folder: Path) -> str:
     )
     extra = [Prototype.from_file(Path(p)) for p in target.prototype_cifs]
     training = _training(config.data)
-    judge = JudgeSettings(
-        oracle.max_force, oracle.max_stress, oracle.max_evaluations, oracle.with_bulk_modulus
-    )
+    judge = JudgeSettings(oracle.max_force, oracle.max_stress, oracle.max_evaluations, oracle.with_bulk_modulus)
     generation = Generation(module, surrogate, training, wish, settings, folder, extra, judge)
     files = {
         "generator": Path(config.generator) if config.generator else shipped("composition"),
@@ -69,9 +67,7 @@ def answer(config: GenerateConfig, plain: dict[str, Any], folder: Path) -> str:
     return write_answer(result, generation.training, wish, folder, config)
 
 
-def write_answer(
-    result: Answer, training: CrystalDataset, wish: Wish, folder: Path, config: GenerateConfig
-) -> str:
+def write_answer(result: Answer, training: CrystalDataset, wish: Wish, folder: Path, config: GenerateConfig) -> str:
     """Tables, structures, report and W&B; returns the text for the terminal."""
     write_candidates(result.candidates, result.batch, folder, config.top)
     write_parquet(result.rejected, folder / "rejected.parquet")

@@ -82,9 +82,7 @@ def build_training(
     names = _properties(config.data, dataset)
     table = PrototypeTable.build([library.get(name) for name in dict.fromkeys(dataset.prototype)])
     first, second, third = config.data.fractions
-    data = DecorationDataModule(
-        dataset, table, names, config.data.batch_size, (first, second, third), config.seed
-    )
+    data = DecorationDataModule(dataset, table, names, config.data.batch_size, (first, second, third), config.seed)
     elements = sorted(set(dataset.batch.atomic_number.flatten().tolist()) - {0})
     labels = data.parts["train"].labels
     torch.manual_seed(config.seed)

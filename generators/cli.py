@@ -46,9 +46,7 @@ def _run(config: DictConfig, work: Callable[[Any, dict[str, Any], Path], str]) -
     with _one_line_errors():
         try:
             if RUN_NAME.fullmatch(config.run) is None:
-                raise ValueError(
-                    f"run={config.run}: use letters, digits, - and _, it names a folder in outputs"
-                )
+                raise ValueError(f"run={config.run}: use letters, digits, - and _, it names a folder in outputs")
             typed: Any = OmegaConf.to_object(config)
             plain: Any = OmegaConf.to_container(config, resolve=True)
             print(work(typed, plain, folder))
@@ -111,9 +109,9 @@ def _user_error(error: BaseException) -> str | None:
     """One line for mistakes of the user; None for what is ours."""
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return _config_error(error)
-    if isinstance(error, OSError) and isinstance(error, USER_ERRORS) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
     if isinstance(error, USER_ERRORS):
+        if isinstance(error, OSError) and error.filename is not None:
+            return f"{error.filename}: {error.strerror}"
         return " ".join(str(error).split())
     if type(error).__name__ == "MisconfigurationException":  # Lightning's; importing it takes seconds
         return "trainer: " + " ".join(str(error).split())

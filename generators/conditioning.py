@@ -100,9 +100,7 @@ class Conditions:
         return Conditions(self.low[rows], self.high[rows], self.given[rows])
 
     @classmethod
-    def from_wish(
-        cls, intervals: Mapping[str, Interval], names: Sequence[str], n: int
-    ) -> Conditions:
+    def from_wish(cls, intervals: Mapping[str, Interval], names: Sequence[str], n: int) -> Conditions:
         """The same wish for ``n`` rows."""
         low = torch.full((n, len(names)), -math.inf, dtype=torch.float64)
         high = torch.full((n, len(names)), math.inf, dtype=torch.float64)

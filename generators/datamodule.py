@@ -91,9 +91,7 @@ class DecorationDataModule(pl.LightningDataModule):
         empty = [part for part, index in self.rows.items() if len(index) == 0]
         if empty:
             raise ValueError(f"data: {len(dataset)} crystals leave the {empty[0]} part empty, give more rows")
-        self.parts = {
-            part: _Rows(row[index], elements[index], labels[index]) for part, index in self.rows.items()
-        }
+        self.parts = {part: _Rows(row[index], elements[index], labels[index]) for part, index in self.rows.items()}
 
     def _loader(self, part: str, shuffle: bool) -> DataLoader[Batch]:
         trainer = self.trainer

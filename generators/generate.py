@@ -26,9 +26,9 @@ from data.decoration import (
     with_volume_per_atom,
 )
 from data.orbit_batch import OrbitBatch
+from data.protostructure import key_of
 from data.prototype_table import PrototypeTable
 from data.prototypes import Prototype
-from data.protostructure import key_of
 from generators.conditioning import Conditions
 from generators.judging import judge_in_shards, judged_batch
 from generators.module import CompositionDiffusion
@@ -88,9 +88,7 @@ class GenerateSettings:
         if self.temperature <= 0:
             raise ValueError(f"temperature={self.temperature}: must be positive")
         if self.pool < self.judge_calls:
-            raise ValueError(
-                f"pool={self.pool}: must not be smaller than judge_calls={self.judge_calls}"
-            )
+            raise ValueError(f"pool={self.pool}: must not be smaller than judge_calls={self.judge_calls}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,9 +182,7 @@ class Generation:
 
     def model_proposals(self) -> Propose:
         """Proposals of the conditional model."""
-        sampler = self.module.sampler(
-            self.settings.guidance, self.settings.temperature, frozenset(self.elements)
-        )
+        sampler = self.module.sampler(self.settings.guidance, self.settings.temperature, frozenset(self.elements))
         names = [scale.name for scale in self.module.scales]
         condition = Conditions.from_wish(self.wish.intervals, names, 1)
         trained = self.rows[self.rows < len(self.module.table)]
@@ -270,9 +266,7 @@ class Generation:
         return frame.assign(formation_energy_per_atom=values.numpy())
 
     def _hits(self, frame: pd.DataFrame) -> NDArray[np.bool_]:
-        properties = {
-            name: torch.from_numpy(frame[name].to_numpy(copy=True)) for name in self.surrogate.properties
-        }
+        properties = {name: torch.from_numpy(frame[name].to_numpy(copy=True)) for name in self.surrogate.properties}
         hits = self.wish.hits(properties).numpy()
         return np.asarray(hits & frame["valid"].to_numpy())
 
@@ -306,9 +300,7 @@ class Generation:
         previous = self.folder / "summary.json"
         if previous.exists():  # read again, not judged again: keep the seconds that the work took
             summary["seconds"] = max(summary["seconds"], json.loads(previous.read_text())["seconds"])
-        return Answer(
-            candidates, rejected, batch, summary, {name: source.table for name, source in sources.items()}
-        )
+        return Answer(candidates, rejected, batch, summary, {name: source.table for name, source in sources.items()})
 
     def _training_rate(self) -> float | None:
         """Share of the training crystals (random decorations) that fulfil the wish."""
@@ -407,9 +399,7 @@ def describe(summary: Mapping[str, Any]) -> str:
             continue
         row = summary[name]
         ratio = f"{row['hits_per_call'] / rate:.0f}" if rate else "-"
-        lines.append(
-            f"{name:24s}{row['judge_calls']:7d}{row['hits']:7d}{row['hits_per_call']:11.3f}{ratio:>10s}"
-        )
+        lines.append(f"{name:24s}{row['judge_calls']:7d}{row['hits']:7d}{row['hits_per_call']:11.3f}{ratio:>10s}")
     if rate is not None:
         lines.append(f"x random: against the share in the training data, random decorations: {rate:.4f}")
     return "\n".join(lines)

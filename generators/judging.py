@@ -58,7 +58,7 @@ def judge_in_shards(
     workers: int = 2,
     device: str = "cpu",
     shard_size: int = SHARD_SIZE,
-    progress: Callable[[int, pd.DataFrame], None] | None = None,
+    progress: Callable[[int, pd.DataFrame], object] | None = None,
 ) -> pd.DataFrame:
     """Relax and measure all crystals of ``batch``; see `_judge_shard` for the columns.
 
@@ -113,9 +113,7 @@ def _check_same(done: pd.DataFrame, batch: OrbitBatch, path: Path) -> None:
     expected = [list(c.atomic_numbers) for c in batch.to_crystals()]
     found = [list(z) for z in done["atomic_numbers"]]
     if expected != found:
-        raise ValueError(
-            f"{path}: holds results for other crystals, choose another run folder or remove this one"
-        )
+        raise ValueError(f"{path}: holds results for other crystals, choose another run folder or remove this one")
 
 
 def judged_batch(frame: pd.DataFrame) -> OrbitBatch:

@@ -75,7 +75,7 @@ def claim_folder(
         probe.unlink()
     except OSError as error:
         raise ValueError(f"run={folder}: cannot be written ({error.strerror}), choose another folder") from None
-    content = {
+    content: dict[str, Any] = {
         "config": dict(config),
         "files": {name: file_hash(path) for name, path in files.items()},
         "versions": _versions(),

@@ -9,7 +9,8 @@ from data.cells import element
 from data.properties import known_property
 
 _KIND = {
-    "composition": "Conditional masked diffusion over the elements of structure prototypes (`raremat-train model=composition`).",
+    "composition": "Conditional masked diffusion over the elements of structure prototypes "
+    "(`raremat-train model=composition`).",
     "surrogate": "Ensemble of graph networks over orbits, prototype and elements in, properties out "
     "(`raremat-train model=surrogate`).",
 }

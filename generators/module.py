@@ -64,9 +64,7 @@ class CompositionDiffusion(pl.LightningModule):
         row, elements = batch["prototype"], batch["elements"]
         table = self.table.to(row.device)
         labels = batch["labels"].cpu()
-        conditions, fair = random_conditions(
-            labels, self.scales, generator, self.optimizer_config.unconditional
-        )
+        conditions, fair = random_conditions(labels, self.scales, generator, self.optimizer_config.unconditional)
         features = condition_features(conditions, self.scales).to(row.device)
         condition = denoiser.embed_conditions(features, conditions.given.to(row.device))
 
@@ -90,9 +88,7 @@ class CompositionDiffusion(pl.LightningModule):
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """One step; noise is drawn from (seed, step, rank), so that a resumed run goes on as if never killed."""
-        generator = torch.Generator().manual_seed(
-            self.seed * 1_000_003 + self.global_step * 64 + self.global_rank
-        )
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step * 64 + self.global_rank)
         loss = self.loss(batch, generator, self.denoiser)
         self.log("train/loss", loss, prog_bar=True)
         return loss

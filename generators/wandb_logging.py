@@ -31,14 +31,10 @@ def wandb_logger(folder: Path, project: str, run: str) -> Any:
     from pytorch_lightning.loggers import WandbLogger
 
     os.environ.setdefault("WANDB_SILENT", "true")
-    return WandbLogger(
-        name=run, project=project, save_dir=str(folder), offline=_mode() == "offline", log_model=False
-    )
+    return WandbLogger(name=run, project=project, save_dir=str(folder), offline=_mode() == "offline", log_model=False)
 
 
-def log_answer(
-    folder: Path, project: str, run: str, answer: Any, training: CrystalDataset, wish: Wish
-) -> None:
+def log_answer(folder: Path, project: str, run: str, answer: Any, training: CrystalDataset, wish: Wish) -> None:
     """Summary, candidate table and the report's figures of one ``raremat-generate`` run."""
     import wandb
 

@@ -98,9 +98,7 @@ def parse_elements(symbols: Sequence[str], name: str) -> frozenset[int]:
     return frozenset(numbers)
 
 
-def parse_interval(
-    name: str, value: object, quantile: Callable[[str, float], float] | None = None
-) -> Interval:
+def parse_interval(name: str, value: object, quantile: Callable[[str, float], float] | None = None) -> Interval:
     """An interval from ``[low, high]``, or from ``"lowest 1 %"`` / ``"highest 1 %"`` of the training data.
 
     Args:
@@ -151,8 +149,6 @@ def parse_wish(
             raise ValueError(f"wish.{name}: unknown property, the model knows {', '.join(known)}")
     return Wish(
         intervals={name: parse_interval(name, value, quantile) for name, value in intervals.items()},
-        allowed_elements=None
-        if allowed_elements is None
-        else parse_elements(allowed_elements, "allowed_elements"),
+        allowed_elements=None if allowed_elements is None else parse_elements(allowed_elements, "allowed_elements"),
         forbidden_elements=parse_elements(forbidden_elements, "forbidden_elements"),
     )

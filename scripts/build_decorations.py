@@ -35,9 +35,11 @@ PROTOTYPES = (
     "thcr2si2", "pbfcl", "k2ptcl6", "max_211", "spinel", "quaternary_heusler", "zrcusias", "elpasolite",
 )  # fmt: skip
 ELEMENTS = (
-    "Li Be B C N O F Na Mg Al Si P S Cl K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Rb Sr Y Zr Nb Mo "
-    "Ru Rh Pd Ag Cd In Sn Sb Te I Cs Ba La Hf Ta W Re Ir Pt Au Tl Pb Bi"
-).split()
+    "Li", "Be", "B", "C", "N", "O", "F", "Na", "Mg", "Al", "Si", "P", "S", "Cl", "K", "Ca", "Sc", "Ti", "V", "Cr",
+    "Mn", "Fe", "Co", "Ni", "Cu", "Zn", "Ga", "Ge", "As", "Se", "Br", "Rb", "Sr", "Y", "Zr", "Nb", "Mo", "Ru", "Rh",
+    "Pd", "Ag", "Cd", "In", "Sn", "Sb", "Te", "I", "Cs", "Ba", "La", "Hf", "Ta", "W", "Re", "Ir", "Pt", "Au", "Tl",
+    "Pb", "Bi",
+)  # fmt: skip
 SHARE_OF_SPACE = 0.1
 PILOT = 2048
 """Decorations that start from touching spheres and teach the others their starting volume."""
@@ -146,8 +148,11 @@ def _compact(frame: pd.DataFrame) -> pd.DataFrame:
             **{
                 name: frame[name].astype(np.float32).round(5)
                 for name in (
-                    "formation_energy_per_atom", "volume_per_atom", "magnetization_density", "bulk_modulus",
-                )  # fmt: skip
+                    "formation_energy_per_atom",
+                    "volume_per_atom",
+                    "magnetization_density",
+                    "bulk_modulus",
+                )
             },
             "judge_evaluations": frame["judge_evaluations"].astype(np.uint8),
         }

@@ -15,8 +15,8 @@ import torch
 from pymatgen.core import Composition, Element
 from tqdm import tqdm
 
-from data.contact import covalent_radii, shortest_ratio
 from data.cells import decode
+from data.contact import covalent_radii, shortest_ratio
 from data.decoration import with_volume_per_atom
 from data.orbit_batch import OrbitBatch
 from data.prototypes import prototype_library
@@ -69,7 +69,7 @@ def main() -> None:
     table["prototype"] = names
     table["element"] = [Element.from_Z(row[0]).symbol for row in table["atomic_numbers"]]
     for symbol, rows in table[table["valid"]].groupby("element", sort=False):
-        best = rows.loc[rows["energy_per_atom"].idxmin()]
+        best = rows.sort_values("energy_per_atom").iloc[0]
         summary[str(symbol)] = {
             "energy_per_atom": round(float(best["energy_per_atom"]), 5),
             "volume_per_atom": round(float(best["volume_per_atom"]), 4),

@@ -25,6 +25,7 @@ from data.wyckoff import wyckoff_table
 _ROOT = Path(__file__).parents[1]
 _TABLES = _ROOT / "data" / "tables"
 _STRUKTURBERICHT = re.compile(r"[A-L]\d*'?(_[a-z0-9]+)?")
+_AS_IN_AFLOW = "_as_in_aflow"
 _NO_NAME = {"alpha", "beta", "gamma"}
 _SHORTEST_RATIO = 0.6
 
@@ -62,7 +63,8 @@ def aflow(names: dict[str, list[str]]) -> list[Prototype]:
         known = names.get(key) or [_default_name(tags, structure, used)]
         used.update(known)
         aliases = list(known[1:])
-        fits = symbol.startswith("A") == (len(structure.composition) == 1) or symbol == "A15"
+        fits = symbol == "A15" or symbol.startswith("A") == (len(structure.composition) == 1)
+        fits = fits and not known[0].endswith(_AS_IN_AFLOW)
         if fits and _STRUKTURBERICHT.fullmatch(symbol) and symbols[symbol] == 1 and symbol not in known:
             aliases.append(symbol)
         source = f"AFLOW {tags['aflow']} in pymatgen"
@@ -142,7 +144,9 @@ def document(library: PrototypeLibrary) -> str:
         "",
         f"{len(library)} prototypes with {len({p.label for p in library})} different protostructure labels. "
         "Wherever a prototype is asked for, any of its names or its label will do. Prototypes of one label "
-        'differ in their free coordinates. Your own: `prototype_library().with_files(["my.cif"])`.',
+        "differ in their free coordinates. Those called `..._as_in_aflow` have atoms too close in the copy of "
+        "AFLOW's list that was used; the corrected one has the name without it, or another. "
+        'Your own: `prototype_library().with_files(["my.cif"])`.',
         "",
         "| name | other names | label | space group | example | atoms | elements | source |",
         "|---|---|---|---|---|---|---|---|",

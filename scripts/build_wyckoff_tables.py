@@ -52,7 +52,7 @@ def build() -> dict[str, NDArray[np.generic]]:
         group = Group(number)
         centering = group.symbol[0]
         primitive = np.array(CENTERING_PRIMITIVE_ROWS[centering], dtype=np.float64)
-        to_primitive = np.linalg.inv(primitive)
+        to_primitive: NDArray[np.float64] = np.asarray(np.linalg.inv(primitive), dtype=np.float64)
         positions = sorted(group, key=lambda w: w.index, reverse=True)  # a first
         images = []
         for wyckoff in positions:

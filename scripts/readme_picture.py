@@ -33,8 +33,16 @@ def main(folder: Path) -> None:
     left.set(xlabel="hits per judge call", xlim=(0, 1.05))
     bins = np.linspace(min(training.min(), candidates.min()), np.quantile(training, 0.999), 70)
     right.hist(training, bins, density=True, color=COLORS["training"], label="training data: random decorations")
-    right.hist(candidates, bins, density=True, color=COLORS["raremat"], alpha=0.85, label="raremat, all that were judged")
-    right.axvspan(bins[0] if low is None else low, bins[-1] if high is None else high, color="#0b6e4f", alpha=0.1, label="the wish")
+    right.hist(
+        candidates, bins, density=True, color=COLORS["raremat"], alpha=0.85, label="raremat, all that were judged"
+    )
+    right.axvspan(
+        bins[0] if low is None else low,
+        bins[-1] if high is None else high,
+        color="#0b6e4f",
+        alpha=0.1,
+        label="the wish",
+    )
     right.set(xlabel="formation energy (eV/atom), judged by CHGNet", yticks=[])
     right.legend(frameon=False)
     for axis in (left, right):

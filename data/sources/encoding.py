@@ -47,9 +47,7 @@ def encode_rows(
             yield from _encode_chunk(chunk, symprec, max_orbits)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         waiting: deque[Future[list[EncodedRow]]] = deque()
         for chunk in (first, second):
             waiting.append(pool.submit(_encode_chunk, chunk, symprec, max_orbits))
@@ -130,8 +128,7 @@ def _from_arrays(lattice: Any, frac_coords: Any, atomic_numbers: Any) -> Structu
     coords = np.asarray(np.concatenate([np.atleast_1d(x) for x in frac_coords]), dtype=np.float64)
     if cell.size != 9 or coords.size != 3 * len(numbers):
         raise ValueError(
-            f"lattice, frac_coords: hold {cell.size} and {coords.size} numbers, "
-            f"9 and {3 * len(numbers)} are needed"
+            f"lattice, frac_coords: hold {cell.size} and {coords.size} numbers, 9 and {3 * len(numbers)} are needed"
         )
     bad = [z for z in numbers if not 1 <= z <= MAX_ATOMIC_NUMBER]
     if bad:
@@ -162,6 +159,4 @@ def check_structure(structure: Structure) -> None:
         distance = structure.distance_matrix + np.diag(np.full(len(structure), np.inf))
         i, j = np.unravel_index(int(distance.argmin()), distance.shape)
         if distance[i, j] < _CLOSEST:
-            raise SymmetryError(
-                f"sites {i} and {j}: lie {distance[i, j]:.2f} Å apart, closer than {_CLOSEST} Å"
-            )
+            raise SymmetryError(f"sites {i} and {j}: lie {distance[i, j]:.2f} Å apart, closer than {_CLOSEST} Å")

@@ -82,9 +82,7 @@ def as_label(name: str, value: object) -> float:
 
 def write_rejected(rejected: Sequence[Rejected], path: Path) -> None:
     """``rejected.parquet``: columns ``id`` and ``reason``. Written under a temporary name, then renamed."""
-    frame = pd.DataFrame(
-        {"id": [r.id for r in rejected], "reason": [r.reason for r in rejected]}, dtype="str"
-    )
+    frame = pd.DataFrame({"id": [r.id for r in rejected], "reason": [r.reason for r in rejected]}, dtype="str")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     frame.to_parquet(temporary, index=False)
     temporary.replace(path)

@@ -270,9 +270,7 @@ def _element(symbol: str) -> int:
     return int(number)
 
 
-def _with_volumes(
-    read: list[tuple[Kind, Any, str]], labels: list[dict[str, float]]
-) -> list[tuple[Kind, Any, str]]:
+def _with_volumes(read: list[tuple[Kind, Any, str]], labels: list[dict[str, float]]) -> list[tuple[Kind, Any, str]]:
     """Crystals on the reference geometry, at the labelled volume or else at the one where atoms touch."""
     index = [i for i, (kind, _, _) in enumerate(read) if kind == "crystal"]
     if not index:

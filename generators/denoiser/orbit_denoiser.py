@@ -37,6 +37,9 @@ class OrbitDenoiser(nn.Module):
     norms (Peebles and Xie, ICCV 2023).
     """
 
+    features: Tensor
+    radial_centers: Tensor
+
     def __init__(self, n_properties: int, n_prototypes: int, config: DenoiserConfig) -> None:
         super().__init__()
         if config.width % config.heads:
@@ -57,8 +60,7 @@ class OrbitDenoiser(nn.Module):
             nn.Linear(config.n_radial + 1, 32), nn.SiLU(), nn.Linear(32, config.depth * config.heads)
         )
         self.condition = nn.ModuleList(
-            nn.Sequential(nn.Linear(N_FEATURES, width), nn.SiLU(), nn.Linear(width, width))
-            for _ in range(n_properties)
+            nn.Sequential(nn.Linear(N_FEATURES, width), nn.SiLU(), nn.Linear(width, width)) for _ in range(n_properties)
         )
         self.nothing = nn.Parameter(torch.zeros(max(n_properties, 1), width))
         self.mix = nn.Sequential(nn.SiLU(), nn.Linear(width, width))
@@ -66,9 +68,7 @@ class OrbitDenoiser(nn.Module):
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.final = nn.Linear(width, 2 * width)
         self.head = nn.Linear(width, N_STATES)
-        self.prototype = nn.Sequential(
-            nn.Linear(width, width), nn.SiLU(), nn.Linear(width, max(n_prototypes, 1))
-        )
+        self.prototype = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, max(n_prototypes, 1)))
         nn.init.zeros_(self.final.weight)
         nn.init.zeros_(self.final.bias)
 

@@ -1,0 +1,1 @@
+"""Judges: CHGNet and the surrogate, behind one interface."""

@@ -168,24 +168,16 @@ class CHGNetPotential:
             torch.tensor([len(g.image) for g in graphs], device=device),
         )
         image = join([g.image for g in graphs]).float()
-        directed2undirected = join(
-            [g.directed2undirected + o for g, o in zip(graphs, undirected_offset, strict=True)]
-        )
-        undirected2directed = join(
-            [g.undirected2directed + o for g, o in zip(graphs, directed_offset, strict=True)]
-        )
+        directed2undirected = join([g.directed2undirected + o for g, o in zip(graphs, undirected_offset, strict=True)])
+        undirected2directed = join([g.undirected2directed + o for g, o in zip(graphs, directed_offset, strict=True)])
         angles = join(
             [
                 g.bond_graph + np.array([ao, uo, do, uo, do])
-                for g, ao, uo, do in zip(
-                    graphs, atom_offset, undirected_offset, directed_offset, strict=True
-                )
+                for g, ao, uo, do in zip(graphs, atom_offset, undirected_offset, directed_offset, strict=True)
             ]
         )
         lattice = cells.lattice[chunk].to(device, torch.float32)
-        owner = torch.repeat_interleave(
-            torch.arange(len(graphs), device=device), torch.tensor(n_atoms, device=device)
-        )
+        owner = torch.repeat_interleave(torch.arange(len(graphs), device=device), torch.tensor(n_atoms, device=device))
         frac = cells.frac_coords[atoms].to(device, torch.float32)
         position = (frac[:, None, :] @ lattice[owner]).squeeze(1)
         shift = (image[:, None, :] @ lattice[owner_of_pair]).squeeze(1)

@@ -75,9 +75,7 @@ class ChgnetJudge:
         """Relax and judge; ``relaxed`` holds the crystals that the values belong to."""
         energy, result = self.measure(batch)
         assert result.relaxed is not None
-        result.values["formation_energy_per_atom"] = formation_energy(
-            result.relaxed, energy, elemental_references()
-        )
+        result.values["formation_energy_per_atom"] = formation_energy(result.relaxed, energy, elemental_references())
         return result
 
     def measure(self, batch: OrbitBatch) -> tuple[Tensor, OracleResult]:
@@ -90,9 +88,7 @@ class ChgnetJudge:
         )
         cells = decode(relaxed.batch)
         close = shortest_ratio(cells, covalent_radii()) < MIN_DISTANCE_RATIO
-        reason = tuple(
-            r or ("collapsed" if c else "") for r, c in zip(relaxed.reason, close.tolist(), strict=True)
-        )
+        reason = tuple(r or ("collapsed" if c else "") for r, c in zip(relaxed.reason, close.tolist(), strict=True))
         valid = torch.tensor([not r for r in reason])
         nan = torch.full((len(batch),), torch.nan, dtype=torch.float64)
         magnetization, modulus = nan.clone(), nan.clone()
@@ -116,7 +112,5 @@ class ChgnetJudge:
         }
         energy = torch.where(valid, relaxed.energy_per_atom, nan)
         zero = torch.zeros_like(nan)
-        std = {name: zero for name in PROPERTIES}
-        return energy, OracleResult(
-            values, std, valid, reason, relaxed.batch, relaxed.n_evaluations
-        )
+        std = dict.fromkeys(PROPERTIES, zero)
+        return energy, OracleResult(values, std, valid, reason, relaxed.batch, relaxed.n_evaluations)

@@ -94,9 +94,7 @@ def relax(
         part = _with_variables(batch.select(rows), variables)
         output = potential.evaluate(decode(part))
         energy = output.energy
-        gradient = (
-            torch.autograd.grad(energy.sum(), variables)[0] if energy.requires_grad else torch.zeros_like(x)
-        )
+        gradient = torch.autograd.grad(energy.sum(), variables)[0] if energy.requires_grad else torch.zeros_like(x)
         for row, reason in zip(rows.tolist(), output.reason, strict=True):
             reasons[row] = reason
         return energy.detach().double(), gradient.double(), output.valid
@@ -134,9 +132,7 @@ def _with_variables(batch: OrbitBatch, x: Tensor) -> OrbitBatch:
     return batch.replace(strain=x[:, :6], coordinates=x[:, 6:].reshape(b, k, 3))
 
 
-def _reasons(
-    converged: Tensor, energy: Tensor, cells: CellBatch, start_volume: Tensor, last: list[str]
-) -> list[str]:
+def _reasons(converged: Tensor, energy: Tensor, cells: CellBatch, start_volume: Tensor, last: list[str]) -> list[str]:
     per_atom = cells.volume / cells.n_atoms
     change = torch.log(cells.volume / start_volume)
     result = []

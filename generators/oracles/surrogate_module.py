@@ -33,6 +33,10 @@ class SurrogateModule(pl.LightningModule):
     labels have unit normalised error.
     """
 
+    center: Tensor
+    scale: Tensor
+    temperature: Tensor
+
     def __init__(
         self,
         table: PrototypeTable,
@@ -53,8 +57,7 @@ class SurrogateModule(pl.LightningModule):
         self.register_buffer("scale", scale.float())
         self.register_buffer("temperature", torch.ones(len(self.properties)))
         self.members = nn.ModuleList(
-            SurrogateMember(len(self.properties), self.surrogate_config)
-            for _ in range(self.surrogate_config.members)
+            SurrogateMember(len(self.properties), self.surrogate_config) for _ in range(self.surrogate_config.members)
         )
         self._held_out: list[tuple[Tensor, Tensor, Tensor]] = []
 

@@ -90,13 +90,11 @@ class _Interaction(MessagePassing):  # type: ignore[misc]
 
     def forward(self, h: Tensor, edge_index: Tensor, edge_filter: Tensor) -> Tensor:
         normal = self.norm(h)
-        gathered = self.propagate(
-            edge_index, a=self.centre(normal), b=self.neighbour(normal), edge_filter=edge_filter
-        )
+        gathered = self.propagate(edge_index, a=self.centre(normal), b=self.neighbour(normal), edge_filter=edge_filter)
         updated: Tensor = h + self.mix(torch.cat([normal, gathered], -1))
         return updated
 
-    def message(self, a_i: Tensor, b_j: Tensor, edge_filter: Tensor) -> Tensor:  # noqa: D102
+    def message(self, a_i: Tensor, b_j: Tensor, edge_filter: Tensor) -> Tensor:
         return edge_filter * torch.nn.functional.silu(a_i + b_j)
 
 
@@ -107,6 +105,9 @@ class SurrogateMember(nn.Module):
     equivalent decorations get equal predictions. The read-out is the mean over atoms (all properties here
     are intensive).
     """
+
+    features: Tensor
+    centers: Tensor
 
     def __init__(self, n_properties: int, config: SurrogateConfig) -> None:
         super().__init__()

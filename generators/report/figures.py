@@ -63,9 +63,7 @@ def hit_histogram(
     figure = go.Figure()
     if len(known):
         share = np.histogram(known, edges)[0] / len(known)
-        figure.add_bar(
-            x=middles, y=share, width=np.diff(edges), name="training data", marker_color=COLORS["training"]
-        )
+        figure.add_bar(x=middles, y=share, width=np.diff(edges), name="training data", marker_color=COLORS["training"])
     for source, value in judged.items():
         finite = value[np.isfinite(value)]
         if len(finite):

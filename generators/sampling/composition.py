@@ -31,9 +31,7 @@ class CompositionSampler:
     guidance: float = 1.0
     temperature: float = 1.0
 
-    def draw_prototypes(
-        self, condition: Conditions, candidates: Tensor, n: int, generator: torch.Generator
-    ) -> Tensor:
+    def draw_prototypes(self, condition: Conditions, candidates: Tensor, n: int, generator: torch.Generator) -> Tensor:
         """[n] rows among ``candidates`` (training rows of prototypes), from ``p(prototype | condition)``.
 
         ``condition`` has one row.

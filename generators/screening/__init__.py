@@ -1,0 +1,1 @@
+"""From proposals to candidates, and the baselines."""

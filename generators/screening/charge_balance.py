@@ -28,6 +28,4 @@ def charge_balanced(atomic_numbers: Sequence[int], multiplicities: Sequence[int]
         counts[z] = counts.get(z, 0) + m
     divisor = gcd(*counts.values())
     ordered = sorted(counts)
-    return _balanced(
-        tuple(element(z).symbol for z in ordered), tuple(counts[z] // divisor for z in ordered)
-    )
+    return _balanced(tuple(element(z).symbol for z in ordered), tuple(counts[z] // divisor for z in ordered))

@@ -95,9 +95,7 @@ def propose_unique(
 
 
 def _write(path: Path, row: Tensor, elements: Tensor, seconds: float) -> None:
-    frame = pd.DataFrame(
-        {"row": row.numpy(), "elements": list(elements.to(torch.int16).numpy()), "seconds": seconds}
-    )
+    frame = pd.DataFrame({"row": row.numpy(), "elements": list(elements.to(torch.int16).numpy()), "seconds": seconds})
     write_parquet(frame, path)
 
 

@@ -51,15 +51,11 @@ class Bench:
         """Formation energy below which a share of the training data lies."""
         return float(self.scale.quantile(torch.tensor([share], dtype=torch.float64)))
 
-    def samples(
-        self, intervals: Mapping[str, Interval], guidance: float, calls: int, seed: int
-    ) -> Judged:
+    def samples(self, intervals: Mapping[str, Interval], guidance: float, calls: int, seed: int) -> Judged:
         """Judge the first ``calls`` unique novel samples, no surrogate in between."""
         settings = GenerateSettings(seed=seed, judge_calls=calls, pool=calls, guidance=guidance)
         with tempfile.TemporaryDirectory() as folder:
-            generation = Generation(
-                self.module, self.surrogate, self.training, Wish(intervals), settings, Path(folder)
-            )
+            generation = Generation(self.module, self.surrogate, self.training, Wish(intervals), settings, Path(folder))
             propose = generation.model_proposals()
             pool = propose_unique(
                 propose, generation.table, generation.known, calls, seed, "bench", Path(folder), shard_size=512

@@ -48,7 +48,12 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         calls = sum(r[name]["judge_calls"] for r in runs)
         low, high = wilson(hits, calls)
         seconds = float(np.mean([r[name]["cpu_seconds_before_judge"] for r in runs]))
-        figures[name] = {"rates": [round(x, 4) for x in rates], "hits": hits, "calls": calls, "cpu_s": round(seconds, 2)}
+        figures[name] = {
+            "rates": [round(x, 4) for x in rates],
+            "hits": hits,
+            "calls": calls,
+            "cpu_s": round(seconds, 2),
+        }
         spread = ", ".join(f"{x:.3f}" for x in rates)
         lines.append(
             f"| {label} | {np.mean(rates):.3f} | {spread} | {low:.3f}–{high:.3f} | {np.mean(rates) / rate:.0f} | {seconds:.1f} |"

@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             table = pd.read_parquet(arguments.structures)
             structures = [
                 Structure(
-                    np.asarray(row.lattice).reshape(3, 3), list(map(int, row.atomic_numbers)),
+                    np.asarray(row.lattice).reshape(3, 3), np.asarray(row.atomic_numbers, dtype=int).tolist(),
                     np.asarray(row.frac_coords).reshape(-1, 3),
                 )
                 for row in table.itertuples()

@@ -78,9 +78,7 @@ def _picture(by_strength: dict[float, Judged], by_place: dict[str, tuple[Judged,
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), constrained_layout=True)
     strengths = list(by_strength)
     left.plot(strengths, [one.rate for one in by_strength.values()], "o-", color="#0b6e4f", label="hit rate")
-    left.plot(
-        strengths, [one.unique for one in by_strength.values()], "s--", color="#c77d2e", label="unique draws"
-    )
+    left.plot(strengths, [one.unique for one in by_strength.values()], "s--", color="#c77d2e", label="unique draws")
     left.axhline(0.01, color="#999", lw=1, ls=":")
     left.text(strengths[-1], 0.02, "random", ha="right", color="#777", fontsize=9)
     left.set(xlabel="guidance strength", ylabel="share", ylim=(0, 1.02), title="lowest 1 % of formation energies")
@@ -90,7 +88,9 @@ def _picture(by_strength: dict[float, Judged], by_place: dict[str, tuple[Judged,
         right.hist(
             values[np.isfinite(values)], bins=np.linspace(-4, 2, 49), histtype="step", lw=1.8, label=label, density=True
         )
-    right.set(xlabel="formation energy (eV/atom), judged by CHGNet", ylabel="density", title="the wish moves the samples")
+    right.set(
+        xlabel="formation energy (eV/atom), judged by CHGNet", ylabel="density", title="the wish moves the samples"
+    )
     right.legend(frameon=False)
     IMAGE.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(IMAGE, dpi=110)

@@ -20,7 +20,32 @@ from generators.oracles.relaxation import RelaxationSettings, relax
 from generators.screening.baselines import random_decorations
 
 PROTOTYPES = ("rocksalt", "perovskite", "half_heusler", "rutile", "pbfcl", "elpasolite")
-ELEMENTS = "Li Na K Mg Ca Sr Al Ga In Si Ge O S F Cl Ti V Cr Mn Fe Co Ni Cu Zn".split()
+ELEMENTS = [
+    "Li",
+    "Na",
+    "K",
+    "Mg",
+    "Ca",
+    "Sr",
+    "Al",
+    "Ga",
+    "In",
+    "Si",
+    "Ge",
+    "O",
+    "S",
+    "F",
+    "Cl",
+    "Ti",
+    "V",
+    "Cr",
+    "Mn",
+    "Fe",
+    "Co",
+    "Ni",
+    "Cu",
+    "Zn",
+]
 N = 48
 
 

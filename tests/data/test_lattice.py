@@ -24,9 +24,7 @@ def random_strain(seed: int, size: float = 0.3) -> torch.Tensor:
 
 
 def random_rotation(seed: int) -> torch.Tensor:
-    q, _ = torch.linalg.qr(
-        torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    )
+    q, _ = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)))
     return q * torch.linalg.det(q)
 
 

@@ -4,8 +4,8 @@ import pytest
 from pymatgen.analysis.prototypes import AFLOW_PROTOTYPE_LIBRARY
 
 from data.crystal import Crystal
-from data.prototypes import prototype_library
 from data.protostructure import crystal_key, label_of, protostructure_label
+from data.prototypes import prototype_library
 
 NO_STRAIN = (5.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 

@@ -43,10 +43,10 @@ def test_no_prototype_has_overlapping_atoms() -> None:
     cells = decode(batch)
     spacing = shortest_ratio(cells, covalent_radii()) / (cells.volume / cells.n_atoms) ** (1 / 3)
     dimensionless = spacing * 2 * covalent_radii()[6]
-    # fcc and hcp, the densest packings of equal spheres, have 2 ** (1 / 6); molecules and anions far less
+    # fcc and hcp, the densest packings of equal spheres, have 2 ** (1 / 6); molecular anions far less
     assert float(dimensionless.max()) == pytest.approx(2 ** (1 / 6), rel=2e-2)
-    print(sorted((x,p.name) for p, x in zip(LIBRARY, dimensionless.tolist(), strict=True))[:30])
-    assert 0
+    own = [x for p, x in zip(LIBRARY, dimensionless.tolist(), strict=True) if not p.source.startswith("AFLOW")]
+    assert min(own) > 0.55
 
 
 @pytest.mark.parametrize(
@@ -64,9 +64,7 @@ def test_equivalent_orders_are_exact_where_nothing_is_free(name: str) -> None:
     orders = list(permutations(range(n)))
     structures = list(
         decode(
-            OrbitBatch.from_crystals(
-                [prototype.with_orbit_elements([elements[i] for i in order]) for order in orders]
-            )
+            OrbitBatch.from_crystals([prototype.with_orbit_elements([elements[i] for i in order]) for order in orders])
         ).structures()
     )
     same = {o for o, s in zip(orders, structures, strict=True) if matcher.fit(structures[0], s)}

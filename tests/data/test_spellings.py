@@ -7,8 +7,8 @@ from pymatgen.analysis.structure_matcher import StructureMatcher
 from data.cells import decode
 from data.crystal import Crystal
 from data.orbit_batch import OrbitBatch
-from data.prototypes import Prototype, prototype_library
 from data.protostructure import crystal_key, protostructure_label
+from data.prototypes import Prototype, prototype_library
 from data.spellings import canonical, random_spelling, spellings
 
 LIBRARY = list(prototype_library())

@@ -61,10 +61,7 @@ def test_general_positions_are_the_operations_that_spglib_lists() -> None:
             inside = np.mod(np.round((shift @ to_primitive) * 24), 24)  # noqa: B023
             return (*rotation.ravel().astype(int).tolist(), *inside.astype(int).tolist())
 
-        theirs = {
-            signature(r, t)
-            for r, t in zip(reference["rotations"], reference["translations"], strict=True)
-        }
+        theirs = {signature(r, t) for r, t in zip(reference["rotations"], reference["translations"], strict=True)}
         ours = {signature(np.round(op[:, :3]), op[:, 3]) for op in TABLE.images(general).numpy()}
         assert ours == theirs, number
 

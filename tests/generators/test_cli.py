@@ -83,18 +83,12 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=[" ".join(a) for a, _ in MISTAKES])
-def test_mistakes_are_one_line_and_exit_2(
-    call, arguments: tuple[str, ...], message: str, tmp_path: Path
-) -> None:  # type: ignore[no-untyped-def]
+def test_mistakes_are_one_line_and_exit_2(call, arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "truncated.pt").write_bytes(b"PK\x03\x04 not all of it")
     (tmp_path / "pickle.pt").write_bytes(pickle.dumps({"format": 1}))
     (tmp_path / "table.csv").write_text("formula,formation_energy_per_atom\nNaCl,-2.1\n")
     (tmp_path / "disordered.cif").write_text(DISORDERED)
-    wish = (
-        ("target=lowest_formation_energy",)
-        if arguments[0] == "generate" and "target=" not in arguments[1]
-        else ()
-    )
+    wish = ("target=lowest_formation_energy",) if arguments[0] == "generate" and "target=" not in arguments[1] else ()
     code, error = call(*arguments, "logger=none", *wish)
     lines = [line for line in error.splitlines() if line.startswith("raremat: ")]
     assert code == 2, error

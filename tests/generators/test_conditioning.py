@@ -41,7 +41,7 @@ def test_scale_survives_its_state() -> None:
 
 @pytest.mark.parametrize("labels", [torch.ones(50), torch.rand(5)])
 def test_scale_needs_labels_that_vary(labels: torch.Tensor) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="y: "):
         PropertyScale.fit("y", labels)
 
 
@@ -70,7 +70,7 @@ def test_inside_an_interval_every_label_counts_the_same(kind: int) -> None:
     bins = (share[inside] * 5).long().clamp(0, 4)
     mass = torch.zeros(5, dtype=torch.float64).index_add(0, bins, weight[inside])
     error = torch.zeros(5, dtype=torch.float64).index_add(0, bins, weight[inside] ** 2).sqrt()
-    assert bool(((mass - mass.mean()).abs() < 5 * error + 0.02 * mass.mean()).all()), (mass / mass.mean())
+    assert bool(((mass - mass.mean()).abs() < 5 * error + 0.02 * mass.mean()).all()), mass / mass.mean()
 
 
 def test_one_sided_weights_have_mean_one() -> None:

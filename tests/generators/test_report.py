@@ -66,7 +66,7 @@ def answer() -> Answer:
             {"stage": "judge", "in": 700, "out": 4, "reasons": {"collapsed": 696}},
         ],
     }
-    judged = {name: table for name in sources}
+    judged = dict.fromkeys(sources, table)
     return Answer(table, table.head(0), batch, summary, judged)
 
 
@@ -84,7 +84,7 @@ def test_files_read_back(answer: Answer, tmp_path: Path) -> None:
     write_candidates(answer.candidates, answer.batch, tmp_path, top=3)
     assert len(pd.read_parquet(tmp_path / "candidates.parquet")) == 4
     cifs = sorted((tmp_path / "structures").glob("*.cif"))
-    assert [p.name for p in cifs][0] == "raremat-00001_NaCl.cif"
+    assert cifs[0].name == "raremat-00001_NaCl.cif"
     assert len(cifs) == 3
     matcher = StructureMatcher()
     expected = list(decode(answer.batch).structures())
@@ -149,7 +149,9 @@ def offline_records(content: bytes) -> Iterator[bytes]:
 
 
 @pytest.mark.slow
-def test_wandb_run_reads_back(answer: Answer, training: CrystalDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_run_reads_back(
+    answer: Answer, training: CrystalDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     from wandb.proto import wandb_internal_pb2
 

@@ -24,8 +24,10 @@ K, S = 3, 4
 @pytest.fixture
 def joint() -> torch.Tensor:
     """A random joint distribution over K tokens of S states."""
-    return torch.rand([S] * K, generator=torch.Generator().manual_seed(3), dtype=torch.float64).softmax(0).div(
-        S ** (K - 1)
+    return (
+        torch.rand([S] * K, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+        .softmax(0)
+        .div(S ** (K - 1))
     )
 
 

@@ -46,7 +46,9 @@ def _anion_first(name: str) -> bool:
     """Whether slot 0 of the prototype is its more abundant species."""
     prototype = prototype_library().get(name)
     counts = [0] * prototype.n_species
-    for slot, m in zip(prototype.species, prototype.crystal(range(1, 1 + prototype.n_species)).multiplicities, strict=True):
+    for slot, m in zip(
+        prototype.species, prototype.crystal(range(1, 1 + prototype.n_species)).multiplicities, strict=True
+    ):
         counts[slot] += m
     return counts[0] > counts[-1]
 

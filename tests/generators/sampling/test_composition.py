@@ -71,9 +71,7 @@ def sampler(exact: tuple[BayesDenoiser, PropertyScale], allowed: tuple[int, ...]
 
 
 @pytest.mark.parametrize("high", [0.3, 0.6])
-def test_frequencies_equal_the_exact_posterior(
-    exact: tuple[BayesDenoiser, PropertyScale], high: float
-) -> None:
+def test_frequencies_equal_the_exact_posterior(exact: tuple[BayesDenoiser, PropertyScale], high: float) -> None:
     n = 20_000
     condition = Conditions.from_wish({"y": Interval(None, high)}, ["y"], 1)
     drawn = sampler(exact, ELEMENTS).draw_elements(
