@@ -11,16 +11,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from pymatgen.core import Structure
-from scipy.optimize import linear_sum_assignment
 
 from data.crystal import Crystal
-from data.lattice import strain_to_lattice
+from data.equivalent_orders import equivalent_orders
 from data.protostructure import label_of
-from data.symmetry import DEFAULT_SYMPREC, encode, equivalent_coordinates
+from data.symmetry import DEFAULT_SYMPREC, encode
 from data.wyckoff import wyckoff_table
 
 
@@ -93,9 +89,9 @@ class Prototype:
         Elements e and ``[e[i] for i in p]`` describe one crystal up to relaxation: a normalizer coset
         carries orbit i onto orbit p[i], with free coordinates that end within 0.75 Å of the reference's own.
         Elpasolites have two (A and B exchanged); delafossites only the identity, although their letters
-        could be exchanged, because oxygen would then sit near the other metal.
+        could be exchanged, because oxygen would then sit near the other metal. They form a group.
         """
-        return tuple(dict.fromkeys(_orbit_permutations(self)))
+        return equivalent_orders(self.space_group, self.letters, self.coordinates, self.strain)
 
     def as_row(self) -> dict[str, object]:
         """Plain data: numbers, strings and lists."""
@@ -149,75 +145,6 @@ class Prototype:
             return cls.from_structure(name or path.stem, structures[0][1], f"file {path.name}")
         except ValueError as error:
             raise ValueError(f"path={str(path)!r}: {error}") from None
-
-
-_SAME_BASIN = 0.75
-"""Å; free coordinates closer than this relax to the same crystal."""
-
-
-def _orbit_permutations(prototype: Prototype) -> Iterator[tuple[int, ...]]:
-    table = wyckoff_table()
-    start = int(table.position_start[prototype.space_group])
-    positions = [table.index(prototype.space_group, x) for x in prototype.letters]
-    counts = sorted(positions)
-    lattice = strain_to_lattice(torch.tensor(prototype.space_group), torch.tensor(prototype.strain).double())
-    axes = lattice.norm(dim=-1).numpy()
-    polar = table.polar[prototype.space_group].numpy()
-    for affine, image in table.cosets(prototype.space_group):
-        moved = [start + int(image[p - start]) for p in positions]
-        if sorted(moved) != counts:
-            continue
-        images = [_orbit_sites(prototype, i, affine.numpy()) for i in range(len(positions))]
-        for origin in _origins(prototype, images, polar):
-            found = _match_orbits(prototype, moved, positions, [x + origin for x in images], axes)
-            if found is not None:
-                yield found
-
-
-def _orbit_sites(prototype: Prototype, orbit: int, affine: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-    """Sites of one orbit of the reference, [n, 3] conventional, after ``affine`` [3, 4]."""
-    table = wyckoff_table()
-    operations = table.images(table.index(prototype.space_group, prototype.letters[orbit])).numpy()
-    points = operations[:, :, :3] @ np.asarray(prototype.coordinates[orbit]) + operations[:, :, 3]
-    return np.asarray(points if affine is None else points @ affine[:, :3].T + affine[:, 3])
-
-
-def _origins(
-    prototype: Prototype, images: list[NDArray[np.float64]], polar: NDArray[np.bool_]
-) -> list[NDArray[np.float64]]:
-    """Shifts along the polar axes that could bring a moved first orbit onto an orbit of the reference."""
-    if not polar.any():
-        return [np.zeros(3)]
-    targets = np.concatenate([_orbit_sites(prototype, j) for j in range(len(prototype.letters))])
-    shifts = np.mod(np.round((targets - images[0][0]) * polar, 6), 1.0)
-    return list(np.unique(shifts, axis=0))
-
-
-def _match_orbits(
-    prototype: Prototype,
-    moved: list[int],
-    positions: list[int],
-    images: list[NDArray[np.float64]],
-    axes: NDArray[np.float64],
-) -> tuple[int, ...] | None:
-    """Orbit of the reference that each moved orbit lands on, or None if one lands too far away."""
-    table = wyckoff_table()
-    target = [-1] * len(positions)
-    for position in set(positions):
-        sources = [i for i, p in enumerate(moved) if p == position]
-        targets = [i for i, p in enumerate(positions) if p == position]
-        cost = np.zeros((len(sources), len(targets)))
-        for a, i in enumerate(sources):
-            options = equivalent_coordinates(prototype.space_group, table.letter[position], images[i])
-            for b, j in enumerate(targets):
-                gap = options - np.asarray(prototype.coordinates[j])
-                cost[a, b] = np.linalg.norm((gap - np.round(gap)) * axes, axis=1).min()
-        rows, columns = linear_sum_assignment(cost)
-        if cost[rows, columns].max() > _SAME_BASIN:
-            return None
-        for a, b in zip(rows, columns, strict=True):
-            target[sources[a]] = targets[b]
-    return tuple(target)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from generators.report.html import write_report
 from generators.schema import DataConfig, GenerateConfig
 from generators.wish import Wish, parse_wish
 
-MAY_DIFFER = ("logger.", "oracle.workers", "top")
+MAY_DIFFER = ("logger.", "oracle.workers", "oracle.device", "top")
 
 
 def answer(config: GenerateConfig, plain: dict[str, Any], folder: Path) -> str:
@@ -51,6 +51,7 @@ def answer(config: GenerateConfig, plain: dict[str, Any], folder: Path) -> str:
         baselines=screening.baselines,
         baseline_pool=screening.baseline_pool,
         workers=oracle.workers,
+        device=oracle.device,
         shard_size=screening.shard_size,
         max_shards=screening.max_shards,
     )

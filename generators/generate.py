@@ -63,6 +63,7 @@ class GenerateSettings:
         baselines: also judge what random decoration and surrogate screening propose.
         baseline_pool: random decorations that the surrogate screening ranks.
         workers: judge processes.
+        device: of the judge, ``auto`` for whatever is there.
         shard_size: proposals per shard.
         max_shards: give up proposing after so many.
     """
@@ -76,6 +77,7 @@ class GenerateSettings:
     baselines: bool = False
     baseline_pool: int = 20_000
     workers: int = 2
+    device: str = "auto"
     shard_size: int = 1024
     max_shards: int = 200
 
@@ -253,7 +255,13 @@ class Generation:
                 bar.update(n)
 
             frame = judge_in_shards(
-                batch, self.folder / "judged", name, self.judge, self.settings.workers, progress=progress
+                batch,
+                self.folder / "judged",
+                name,
+                self.judge,
+                self.settings.workers,
+                self.settings.device,
+                progress=progress,
             )
         frame = self._with_energy(frame)
         frame["hit"] = self._hits(frame)

@@ -13,6 +13,7 @@ import torch
 
 from data.frames import from_frame, to_frame
 from data.orbit_batch import OrbitBatch
+from generators.oracles.chgnet_potential import best_device
 from generators.oracles.judge import ChgnetJudge, JudgeSettings
 
 SHARD_SIZE = 32
@@ -56,7 +57,7 @@ def judge_in_shards(
     name: str,
     settings: JudgeSettings | None = None,
     workers: int = 2,
-    device: str = "cpu",
+    device: str = "auto",
     shard_size: int = SHARD_SIZE,
     progress: Callable[[int, pd.DataFrame], object] | None = None,
 ) -> pd.DataFrame:
@@ -66,7 +67,7 @@ def judge_in_shards(
     other crystals is an error.
 
     Args:
-        workers: processes of one thread each. The result does not depend on it.
+        workers: processes of one thread each (one on a GPU). The result does not depend on it.
         progress: called with the number of crystals done since the last call, and their table.
 
     Raises:
@@ -82,7 +83,8 @@ def judge_in_shards(
             if progress is not None:
                 progress(len(done), done)
     todo = [i for i, path in enumerate(paths) if not path.exists()]
-    workers = max(1, min(workers, len(todo)))
+    device = best_device(device)
+    workers = max(1, min(workers, len(todo))) if device == "cpu" else 1
     if todo:
         with ProcessPoolExecutor(
             workers,

@@ -129,7 +129,8 @@ class OracleConfig:
     max_stress: float = 0.5
     max_evaluations: int = 60
     with_bulk_modulus: bool = True
-    workers: int = 2
+    workers: int = 2  # processes on a CPU; a GPU has one
+    device: str = "auto"  # auto | cpu | cuda | mps
 
     def __post_init__(self) -> None:
         _positive(self, "oracle.", "max_force", "max_stress")

@@ -30,15 +30,15 @@ def last_checkpoint(folder: Path) -> Path | None:
     return next((path for path in found if zipfile.is_zipfile(path)), None)
 
 
-class SeedEpochs(Callback):
-    """Dropout draws from torch's own generator: seeded per epoch, a resumed run equals an uninterrupted one."""
+class SeedSteps(Callback):
+    """Dropout draws from torch's own generator: seeded per step, a resumed run equals an uninterrupted one."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
-        """Seed from (seed, epoch, rank)."""
-        torch.manual_seed((self.seed * 100_003 + trainer.current_epoch) * 1_009 + trainer.global_rank)
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Seed from (seed, step, rank)."""
+        torch.manual_seed((self.seed * 1_000_003 + trainer.global_step) * 1_009 + trainer.global_rank)
 
 
 def train(config: TrainConfig, plain: dict[str, Any], folder: Path) -> dict[str, float]:
@@ -74,7 +74,7 @@ def train(config: TrainConfig, plain: dict[str, Any], folder: Path) -> dict[str,
                 dirpath=str(checkpoints), filename="epoch-{epoch:04d}", auto_insert_metric_name=False,
                 monitor="epoch", mode="max", save_top_k=2, every_n_epochs=1, save_on_train_epoch_end=True,
             ),
-            SeedEpochs(config.seed),
+            SeedSteps(config.seed),
             TQDMProgressBar(refresh_rate=10),
         ],
         enable_model_summary=False,

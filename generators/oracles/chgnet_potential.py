@@ -42,6 +42,15 @@ class PotentialOutput:
     magnetic_moment: Tensor | None
 
 
+def best_device(wanted: str = "auto") -> str:
+    """``auto`` is CUDA, else MPS, else the CPU; anything else is taken as it is."""
+    if wanted != "auto":
+        return wanted
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
 @dataclass(frozen=True, eq=False)
 class _Graph:
     """Neighbour lists of one cell, as CHGNet's converter makes them."""
@@ -96,9 +105,10 @@ class CHGNetPotential:
             composition = self._composition_energy(cells.atomic_number[atoms], joined.atom_owners, len(chunk))
             n = torch.tensor([counts[i] for i in chunk], device=self.device)
             value = prediction["e"] * (n if self.model.is_intensive else 1) + composition
-            energy = energy.index_copy(0, torch.tensor(chunk, device=energy.device), value.to(energy))
+            value = value.to(energy.device).to(energy.dtype)
+            energy = energy.index_copy(0, torch.tensor(chunk, device=energy.device), value)
             if moment is not None:
-                moment[atoms] = torch.cat(prediction["m"]).detach().to(moment)
+                moment[atoms] = torch.cat(prediction["m"]).detach().to(moment.device).to(moment.dtype)
         self.n_evaluations += len(good)
         valid = torch.tensor([not reason for reason in reasons], device=energy.device)
         return PotentialOutput(energy, valid, tuple(reasons), moment)
@@ -167,7 +177,7 @@ class CHGNetPotential:
             torch.arange(len(graphs), device=device),
             torch.tensor([len(g.image) for g in graphs], device=device),
         )
-        image = join([g.image for g in graphs]).float()
+        image = torch.from_numpy(np.concatenate([g.image for g in graphs])).float().to(device)
         directed2undirected = join([g.directed2undirected + o for g, o in zip(graphs, undirected_offset, strict=True)])
         undirected2directed = join([g.undirected2directed + o for g, o in zip(graphs, directed_offset, strict=True)])
         angles = join(
@@ -176,9 +186,9 @@ class CHGNetPotential:
                 for g, ao, uo, do in zip(graphs, atom_offset, undirected_offset, directed_offset, strict=True)
             ]
         )
-        lattice = cells.lattice[chunk].to(device, torch.float32)
+        lattice = cells.lattice[chunk].float().to(device)
         owner = torch.repeat_interleave(torch.arange(len(graphs), device=device), torch.tensor(n_atoms, device=device))
-        frac = cells.frac_coords[atoms].to(device, torch.float32)
+        frac = cells.frac_coords[atoms].float().to(device)
         position = (frac[:, None, :] @ lattice[owner]).squeeze(1)
         shift = (image[:, None, :] @ lattice[owner_of_pair]).squeeze(1)
         zero = torch.zeros(1, 3, device=device)
