@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=tables / "decorations.parquet")
     parser.add_argument("--work", type=Path, default=Path("outputs/build/decorations"))
     parser.add_argument("--number", type=int, default=32_000, help="decorations to draw")
-    parser.add_argument("--first", type=int, default=None, help="judge only so many of them")
+    parser.add_argument("--first", type=int, default=20_992, help="judge only so many of them")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()

@@ -34,7 +34,14 @@ def parse(text: str) -> Structure:
     """
     from pymatgen.io.cif import CifParser
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found = CifParser.from_str(text).parse_structures(primitive=False)
-    return found[0]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            return CifParser.from_str(text).parse_structures(primitive=False)[0]
+        except ValueError as error:
+            # pymatgen turns the cause into a warning and raises something general.
+            causes = [str(w.message) for w in caught if str(w.message).startswith("No structure parsed")]
+            cause = causes[-1].split("CIF.", 1)[-1].strip() if causes else str(error)
+            raise ValueError(f"the CIF cannot be read: {cause or error}") from None
+        except (ArithmeticError, LookupError, TypeError, AttributeError, AssertionError):
+            raise ValueError("the CIF cannot be read: it is broken or cut short") from None

@@ -125,7 +125,9 @@ def parse_row(row: RawRow) -> tuple[Structure, dict[str, float]]:
 def _from_arrays(lattice: Any, frac_coords: Any, atomic_numbers: Any) -> Structure:
     cell = np.asarray(list(lattice), dtype=np.float64)
     numbers = [int(z) for z in atomic_numbers]
-    coords = np.asarray(np.concatenate([np.atleast_1d(x) for x in frac_coords]), dtype=np.float64)
+    if not numbers:
+        raise ValueError("atomic_numbers=[]: the structure holds no atoms")
+    coords = np.concatenate([np.zeros(0), *(np.atleast_1d(x) for x in frac_coords)])
     if cell.size != 9 or coords.size != 3 * len(numbers):
         raise ValueError(
             f"lattice, frac_coords: hold {cell.size} and {coords.size} numbers, 9 and {3 * len(numbers)} are needed"
@@ -153,7 +155,7 @@ def check_structure(structure: Structure) -> None:
     coords = structure.frac_coords
     if not np.isfinite(coords).all() or np.abs(coords).max() > _LARGEST_COORDINATE:
         raise SymmetryError("coordinates: hold a number that is not finite")
-    if structure.lattice.volume < 1e-3 * max(structure.lattice.abc) ** 2:
+    if structure.lattice.volume <= 1e-3 * max(structure.lattice.abc) ** 2:
         raise SymmetryError(f"lattice: is flat, its volume is {structure.lattice.volume:.3g} Å^3")
     if len(structure) > 1 and structure.is_ordered:
         distance = structure.distance_matrix + np.diag(np.full(len(structure), np.inf))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -25,7 +26,8 @@ def random_strain(seed: int, size: float = 0.3) -> torch.Tensor:
 
 def random_rotation(seed: int) -> torch.Tensor:
     q, _ = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)))
-    return q * torch.linalg.det(q)
+    turned: torch.Tensor = q * torch.linalg.det(q)
+    return turned
 
 
 def test_strain_and_lattice_are_inverse_for_every_space_group() -> None:
@@ -95,14 +97,17 @@ def test_gradients_through_decode_are_finite_differences() -> None:
 
     coordinates = batch.coordinates.clone().requires_grad_(True)
     strain = batch.strain.clone().requires_grad_(True)
-    function(coordinates, strain).backward()
+    torch.autograd.backward(function(coordinates, strain))
     assert coordinates.grad is not None and strain.grad is not None
     assert not coordinates.grad[~batch.coordinate_mask].any()
     assert not strain.grad[~batch.strain_mask].any()
     step = 1e-6
+    Function = Callable[[torch.Tensor], torch.Tensor]
+    of_coordinates: Function = lambda x: function(x, batch.strain)  # noqa: E731
+    of_strain: Function = lambda s: function(batch.coordinates, s)  # noqa: E731
     for tensor, grad, mask, other in (
-        (batch.coordinates, coordinates.grad, batch.coordinate_mask, lambda x: function(x, batch.strain)),
-        (batch.strain, strain.grad, batch.strain_mask, lambda s: function(batch.coordinates, s)),
+        (batch.coordinates, coordinates.grad, batch.coordinate_mask, of_coordinates),
+        (batch.strain, strain.grad, batch.strain_mask, of_strain),
     ):
         for index in mask.nonzero().tolist():
             shift = torch.zeros_like(tensor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,11 +53,13 @@ def test_99_percent_of_materials_project_structures_come_back() -> None:
         pytest.skip(f"{path} is not there, set RAREMAT_DATA")
     import pandas as pd
 
-    sample = pd.read_parquet(path).sample(300, random_state=0)
+    sample: Any = pd.read_parquet(path).sample(300, random_state=0)
     structures = [
-        Structure(np.array(row.lattice).reshape(3, 3), list(row.atomic_numbers), np.array(row.frac_coords).reshape(-1, 3))
+        Structure(
+            np.array(row.lattice).reshape(3, 3), list(row.atomic_numbers), np.array(row.frac_coords).reshape(-1, 3)
+        )
         for row in sample.itertuples()
-    ]  # fmt: skip
+    ]
     assert len(mismatches(structures)) <= 3
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib.util
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +17,9 @@ def standard_hall_number(space_group: int) -> int:
     """spglib's Hall number of the ITA standard setting: unique axis b, hexagonal axes, origin choice 2."""
     import spglib
 
-    halls = [h for h in range(1, 531) if spglib.get_spacegroup_type(h).number == space_group]
-    wanted = {"2", "H", "b", "b1"}
-    return next((h for h in halls if spglib.get_spacegroup_type(h).choice in wanted), halls[0])
+    kinds: dict[int, Any] = {h: spglib.get_spacegroup_type(h) for h in range(1, 531)}
+    halls = [h for h, kind in kinds.items() if kind.number == space_group]
+    return next((h for h in halls if kinds[h].choice in {"2", "H", "b", "b1"}), halls[0])
 
 
 def test_there_are_1731_positions_in_230_groups() -> None:
@@ -51,7 +52,7 @@ def test_general_positions_are_the_operations_that_spglib_lists() -> None:
     import spglib
 
     for number in range(1, 231):
-        reference = spglib.get_symmetry_from_database(standard_hall_number(number))
+        reference: Any = spglib.get_symmetry_from_database(standard_hall_number(number))
         general = int(TABLE.position_start[number] + TABLE.n_positions[number]) - 1
         assert int(TABLE.multiplicity[general]) == len(reference["rotations"])
         primitive = TABLE.primitive_rows[number].numpy()
