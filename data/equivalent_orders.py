@@ -19,7 +19,7 @@ SAME_BASIN = 0.75
 
 
 @dataclass(frozen=True)
-class _Reference:
+class Reference:
     """A prototype's geometry: space group, [k] position indices, [k, 3] coordinates, [3] axes in Å."""
 
     space_group: int
@@ -47,7 +47,7 @@ def equivalent_orders(
     """
     table = wyckoff_table()
     lattice = strain_to_lattice(torch.tensor(space_group), torch.tensor(strain, dtype=torch.float64))
-    reference = _Reference(
+    reference = Reference(
         space_group=space_group,
         positions=[table.index(space_group, x) for x in letters],
         coordinates=np.asarray(coordinates, dtype=np.float64),
@@ -68,7 +68,7 @@ def _is_group(orders: Sequence[tuple[int, ...]]) -> bool:
     return all(tuple(a[i] for i in b) in known for a in orders for b in orders)
 
 
-def _permutations(reference: _Reference) -> Iterator[tuple[tuple[int, ...], float]]:
+def _permutations(reference: Reference) -> Iterator[tuple[tuple[int, ...], float]]:
     """(permutation, largest distance in Å by which an orbit misses its target) of each coset and origin."""
     table = wyckoff_table()
     start = int(table.position_start[reference.space_group])
@@ -78,13 +78,13 @@ def _permutations(reference: _Reference) -> Iterator[tuple[tuple[int, ...], floa
             continue
         matrix, shift = affine[:, :3].numpy(), affine[:, 3].numpy()
         images = [reference.sites(i) @ matrix.T + shift for i in range(len(moved))]
-        for origin in _origins(reference, images[0][0]):
+        for origin in polar_origins(reference, images[0][0]):
             order, gap = _match(reference, moved, [sites + origin for sites in images])
             if gap <= SAME_BASIN:
                 yield order, gap
 
 
-def _origins(reference: _Reference, first: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+def polar_origins(reference: Reference, first: NDArray[np.float64]) -> list[NDArray[np.float64]]:
     """Shifts along the polar axes that could bring ``first``, a moved site, onto a site of the reference."""
     polar = wyckoff_table().polar[reference.space_group].numpy()
     if not polar.any():
@@ -94,7 +94,7 @@ def _origins(reference: _Reference, first: NDArray[np.float64]) -> list[NDArray[
     return list(np.unique(shifts, axis=0))
 
 
-def _match(reference: _Reference, moved: list[int], images: list[NDArray[np.float64]]) -> tuple[tuple[int, ...], float]:
+def _match(reference: Reference, moved: list[int], images: list[NDArray[np.float64]]) -> tuple[tuple[int, ...], float]:
     """Orbit of the reference onto which each moved orbit falls best, and the largest miss in Å."""
     table = wyckoff_table()
     target = [-1] * len(moved)

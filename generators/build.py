@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from data.assign_prototypes import assign_prototypes
 from data.dataset import CrystalDataset
 from data.decorations import load_decorations
 from data.prototype_table import PrototypeTable
@@ -43,7 +44,7 @@ def load_data(config: DataConfig) -> tuple[CrystalDataset, PrototypeLibrary, lis
     """The training crystals, the library in which their prototypes are found, and the rows set aside.
 
     Raises:
-        ValueError: the file as a whole is of no use, or its rows name no prototype.
+        ValueError: the file as a whole is of no use.
     """
     library = prototype_library()
     if config.prototype_cifs:
@@ -53,10 +54,7 @@ def load_data(config: DataConfig) -> tuple[CrystalDataset, PrototypeLibrary, lis
         dataset = load_decorations(None, library)
     else:
         dataset, rejected = read_crystals(Path(config.path), library=library)
-        if not all(dataset.prototype):
-            raise ValueError(
-                f"data.path={config.path}: has rows without a prototype, give the columns prototype and elements"
-            )
+        dataset, library = assign_prototypes(dataset, library)
     return dataset.select(torch.arange(len(dataset))[: config.limit]), library, rejected
 
 
