@@ -13,6 +13,7 @@ from generators.export import write_candidates
 from generators.generate import Answer, GenerateSettings, Generation, describe
 from generators.judging import write_parquet
 from generators.manifest import claim_folder, write_json
+from generators.oracles.judge import PROPERTIES as JUDGED
 from generators.oracles.judge import JudgeSettings
 from generators.oracles.surrogate import SurrogateOracle
 from generators.report.html import write_report
@@ -31,7 +32,7 @@ def answer(config: GenerateConfig, plain: dict[str, Any], folder: Path) -> str:
     module = load_generator(config.generator)
     surrogate_path = Path(config.surrogate) if config.surrogate else shipped("surrogate")
     surrogate = SurrogateOracle.load(surrogate_path)
-    known = [scale.name for scale in module.scales if scale.name in surrogate.properties]
+    known = [s.name for s in module.scales if s.name in surrogate.properties and s.name in JUDGED]
     target = config.target
     wish = parse_wish(
         target.wish,

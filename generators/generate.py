@@ -274,7 +274,7 @@ class Generation:
         return frame.assign(formation_energy_per_atom=values.numpy())
 
     def _hits(self, frame: pd.DataFrame) -> NDArray[np.bool_]:
-        properties = {name: torch.from_numpy(frame[name].to_numpy(copy=True)) for name in self.surrogate.properties}
+        properties = {name: torch.from_numpy(frame[name].to_numpy(copy=True)) for name in self.wish.intervals}
         hits = self.wish.hits(properties).numpy()
         return np.asarray(hits & frame["valid"].to_numpy())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def test_candidates_resume_and_repeat(parts, tmp_path: Path) -> None:  # type: i
     assert first.summary["raremat"]["judge_calls"] == 8
     assert first.summary["raremat"]["hits"] == int(table["hit"].sum())
     funnel = first.summary["funnel"]
-    for stage, following in zip(funnel, funnel[1:], strict=False):
+    for stage, following in itertools.pairwise(funnel):
         assert stage["in"] - stage["out"] == sum(stage["reasons"].values())
         assert stage["out"] >= following["in"]
     assert json.loads((tmp_path / "a" / "summary.json").read_text())["unique_novel"] == 8
