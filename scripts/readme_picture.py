@@ -27,7 +27,7 @@ def main(folder: Path) -> None:
     sources = [s for s in LABELS if s in summary]
     rates = [summary[s]["hits_per_call"] for s in sources]
     bounds = [wilson(summary[s]["hits"], summary[s]["judge_calls"]) for s in sources]
-    errors = np.array([[r - b[0], b[1] - r] for r, b in zip(rates, bounds, strict=True)]).T
+    errors = np.array([[r - b[0], b[1] - r] for r, b in zip(rates, bounds, strict=True)]).T.clip(min=0)
     left.barh([LABELS[s] for s in sources], rates, xerr=errors, color=[COLORS[s] for s in sources], ecolor="#333")
     left.invert_yaxis()
     left.set(xlabel="hits per judge call", xlim=(0, 1.05))

@@ -101,10 +101,10 @@ class OrbitDenoiser(nn.Module):
         embedded = self.element.weight + self.element_from_features(self.features)
         free = wyckoff_table().degrees_of_freedom.to(row.device)
         numbers = torch.stack([table.multiplicity.float().clamp(min=1).log(), free[table.site].float()], -1)
-        place = self.site(table.site) + self.numbers(numbers) + self.space_group(table.space_group)[:, None]
+        place = self.site(table.site) + self.numbers(numbers.to(embedded)) + self.space_group(table.space_group)[:, None]
         x = embedded[elements] + place[row]
         radial = torch.exp(-(((table.distance[..., None] - self.radial_centers) / 0.13) ** 2))
-        pair = self.pair(torch.cat([radial, table.coordination[..., None].float() / 12], -1))
+        pair = self.pair(torch.cat([radial, table.coordination[..., None] / 12], -1).to(embedded))
         bias = pair.unflatten(-1, (self.config.depth, self.config.heads)).permute(3, 0, 4, 1, 2)
         bias = bias.masked_fill(~table.mask[None, :, None, None, :], -1e9)
         for block, block_bias in zip(self.blocks, bias, strict=True):

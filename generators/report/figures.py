@@ -96,8 +96,8 @@ def hits_per_call(summary: Mapping[str, Any]) -> go.Figure:
             text=[f"{summary[s]['hits']} of {summary[s]['judge_calls']}" for s in sources],
             error_x={
                 "type": "data", "symmetric": False, "color": "#333",
-                "array": [b[1] - x for b, x in zip(bounds, shares, strict=True)],
-                "arrayminus": [x - b[0] for b, x in zip(bounds, shares, strict=True)],
+                "array": [max(b[1] - x, 0.0) for b, x in zip(bounds, shares, strict=True)],
+                "arrayminus": [max(x - b[0], 0.0) for b, x in zip(bounds, shares, strict=True)],
             },
         )
     )  # fmt: skip
