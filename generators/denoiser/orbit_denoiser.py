@@ -101,7 +101,9 @@ class OrbitDenoiser(nn.Module):
         embedded = self.element.weight + self.element_from_features(self.features)
         free = wyckoff_table().degrees_of_freedom.to(row.device)
         numbers = torch.stack([table.multiplicity.float().clamp(min=1).log(), free[table.site].float()], -1)
-        place = self.site(table.site) + self.numbers(numbers.to(embedded)) + self.space_group(table.space_group)[:, None]
+        place = (
+            self.site(table.site) + self.numbers(numbers.to(embedded)) + self.space_group(table.space_group)[:, None]
+        )
         x = embedded[elements] + place[row]
         radial = torch.exp(-(((table.distance[..., None] - self.radial_centers) / 0.13) ** 2))
         pair = self.pair(torch.cat([radial, table.coordination[..., None] / 12], -1).to(embedded))

@@ -91,9 +91,10 @@ def hits_per_call(summary: Mapping[str, Any]) -> go.Figure:
     bounds = [wilson(summary[s]["hits"], summary[s]["judge_calls"]) for s in sources]
     figure = go.Figure(
         go.Bar(
-            x=shares, y=[LABELS[s] for s in sources], orientation="h",
+            x=shares,
+            y=[f"{LABELS[s]}<br>{summary[s]['hits']} of {summary[s]['judge_calls']}" for s in sources],
+            orientation="h",
             marker_color=[COLORS[s] for s in sources],
-            text=[f"{summary[s]['hits']} of {summary[s]['judge_calls']}" for s in sources],
             error_x={
                 "type": "data", "symmetric": False, "color": "#333",
                 "array": [max(b[1] - x, 0.0) for b, x in zip(bounds, shares, strict=True)],
@@ -147,7 +148,11 @@ def element_map(atomic_numbers: Sequence[Sequence[int]]) -> go.Figure:
 
     counts = Counter(element(int(z)).symbol for row in atomic_numbers for z in set(map(int, row)))
     figure: go.Figure = pymatviz.ptable_heatmap(
-        dict(counts), colorscale="Greens", fmt=".0f", colorbar={"title": "crystals with the element"}
+        dict(counts),
+        colorscale="Greens",
+        fmt=".0f",
+        nan_color="#d5dad8",
+        colorbar={"title": "crystals with the element"},
     )
     figure.update_layout(margin={"l": 10, "r": 10, "t": 10, "b": 10}, height=460, width=None)
     return figure

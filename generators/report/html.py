@@ -94,7 +94,7 @@ def render(answer: Answer, training: CrystalDataset, wish: Wish) -> str:
 
 
 def _div(figure: go.Figure) -> str:
-    return str(figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False}))
+    return str(figure.to_html(full_html=False, include_plotlyjs=False, config={"displayModeBar": False}))
 
 
 def _comparison(summary: Mapping[str, Any]) -> str:
