@@ -42,6 +42,7 @@ from generators.screening.baselines import (
 )
 from generators.screening.pool import Pool, StageCount
 from generators.screening.proposals import Propose, propose_unique
+from generators.screening.rules import distance_reasons
 from generators.wish import Wish
 
 log = logging.getLogger(__name__)
@@ -219,14 +220,22 @@ class Generation:
     # -- screening and judging --------------------------------------------------------------------------
 
     def screen(self, pool: Pool, n: int) -> tuple[Pool, pd.DataFrame]:
-        """The ``n`` proposals most likely to hit by the surrogate, and its predictions for them."""
+        """The ``n`` proposals most likely to hit by the surrogate, and its predictions for them.
+
+        Proposals whose sites would overlap at the volume that the surrogate expects are dropped first.
+        """
         start = time.process_time()
         probability, table = self.predict(pool)
+        volume = torch.from_numpy(table["volume_per_atom_surrogate"].to_numpy())
+        reasons = distance_reasons(self.table, pool.row, pool.elements, volume)
+        apart = torch.tensor([not reason for reason in reasons])
+        pool, _ = pool.keep("distances", reasons, time.process_time() - start)
+        probability, table = probability[apart], table[apart.numpy()].reset_index(drop=True)
         order = torch.argsort(probability, descending=True, stable=True)
         reasons = ["below the surrogate's choice"] * len(pool)
         for i in order[:n].tolist():
             reasons[i] = ""
-        kept, _ = pool.keep("surrogate", reasons, time.process_time() - start)
+        kept, _ = pool.keep("surrogate", reasons)
         chosen = [i for i, reason in enumerate(reasons) if not reason]
         return kept, table.iloc[chosen].reset_index(drop=True)
 
@@ -355,7 +364,7 @@ class Generation:
             "proposals": counts[0].n_in,
             "unique_novel_proposals": len(pool) if not screened else counts[1].n_in,
             "judge_evaluations": int(table["judge_evaluations"].sum()),
-            "cpu_seconds_before_judge": round(sum(c.seconds for c in counts[: 2 if screened else 1]), 2),
+            "cpu_seconds_before_judge": round(sum(c.seconds for c in counts[: 3 if screened else 1]), 2),
             "distinct_elements_in_hits": len({z for zs in table["atomic_numbers"][table["hit"]] for z in zs}),
             "distinct_prototypes_in_hits": int(table["prototype"][table["hit"]].nunique()),
         }

@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.loggers import WandbLogger
 
 from data.sources.rows import write_rejected
 from generators.build import build_logger, build_training
@@ -91,6 +92,9 @@ def train(config: TrainConfig, plain: dict[str, Any], folder: Path) -> dict[str,
     trainer.fit(module, data, ckpt_path=str(resume) if resume else None, weights_only=True)
     trainer.validate(module, data, verbose=False)
     tested = trainer.test(module, data, verbose=False)
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish()  # writes out what is still buffered
     metrics = {name: float(value) for name, value in tested[0].items()}
     metrics["seconds"] = round(time.perf_counter() - start, 1)
     model_path = Path(config.export) if config.export else folder / "model.pt"

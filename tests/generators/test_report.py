@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
-import struct
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -133,40 +131,19 @@ def test_report_is_complete_offline_and_escaped(answer: Answer, training: Crysta
     assert len(page) < 9_000_000
 
 
-def offline_records(content: bytes) -> Iterator[bytes]:
-    """Records of a ``.wandb`` file: a 7 byte header, then LevelDB's log format in blocks of 32 kB."""
-    offset, parts = 7, b""
-    while offset + 7 <= len(content):
-        if 32768 - offset % 32768 < 7:
-            offset += 32768 - offset % 32768
-            continue
-        length, kind = struct.unpack("<HB", content[offset + 4 : offset + 7])
-        parts += content[offset + 7 : offset + 7 + length]
-        offset += 7 + length
-        if kind in (1, 4):  # full record, or the last of several parts
-            yield parts
-            parts = b""
-
-
 @pytest.mark.slow
 def test_wandb_run_reads_back(
-    answer: Answer, training: CrystalDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    answer: Answer,
+    training: CrystalDataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    read_offline_run: Callable[[Path], tuple[dict[str, object], set[str]]],
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
-    from wandb.proto import wandb_internal_pb2
-
     from generators.wandb_logging import log_answer
 
     log_answer(tmp_path, "raremat", "test", answer, training, WISH)
-    (file,) = tmp_path.rglob("run-*.wandb")
-    summary: dict[str, object] = {}
-    history: set[str] = set()
-    for data in offline_records(file.read_bytes()):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        for item in record.summary.update:
-            summary[item.key or ".".join(item.nested_key)] = json.loads(item.value_json)
-        history.update(item.key or ".".join(item.nested_key) for item in record.history.item)
+    summary, history = read_offline_run(tmp_path)
     assert summary["raremat/hits"] == 3
     assert summary["random/hits_per_call"] == 0
     logged = " ".join(history)
