@@ -1,9 +1,7 @@
 """CHGNet on batches of cells, differentiable in coordinates and lattices with one backward pass.
 
-CHGNet's own prediction asks for forces and stress in two separate backward passes, each of which keeps the
-graph for a second derivative, and assembles its batches structure by structure. Here the neighbour lists of
-all cells are joined first and one call of the network gives an energy that autograd carries back to
-whatever the coordinates came from. Energies equal CHGNet's (Deng et al., Nat. Mach. Intell. 5, 1031 (2023)).
+Energies equal those of CHGNet's own code (Deng et al., Nat. Mach. Intell. 5, 1031 (2023)); the graphs are joined
+and reduced by symmetry (`crystal_graph`) and the network's products are reordered (`chgnet_network`).
 """
 
 from __future__ import annotations
@@ -13,16 +11,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from data.cells import CellBatch
+from generators.oracles.chgnet_network import CHGNetNetwork
+from generators.oracles.crystal_graph import CrystalGraph, Merging, Neighbours, build_graph, find_neighbours
 
 SCALE = "CHGNet 0.3.0"
 MIN_DISTANCE = 0.5
 """Å; a cell with a shorter distance counts as collapsed."""
 MIN_VOLUME_PER_ATOM, MAX_VOLUME_PER_ATOM = 3.0, 300.0
 """Å^3; denser cells count as collapsed (and would cost thousands of neighbours), thinner ones as exploded."""
-CHUNK_ATOMS = 160
+CHUNK_PAIRS, CHUNK_MERGED_PAIRS = 8_000, 40_000
+"""Neighbour pairs evaluated together: enough to amortise each call, few enough for the processor's cache.
+Merged pairs are counted before merging, which leaves a tenth of them or less."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,18 +54,6 @@ def best_device(wanted: str = "auto") -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-@dataclass(frozen=True, eq=False)
-class _Graph:
-    """Neighbour lists of one cell, as CHGNet's converter makes them."""
-
-    n_atoms: int
-    atom_graph: np.ndarray  # [directed, 2]
-    image: np.ndarray  # [directed, 3]
-    directed2undirected: np.ndarray  # [directed]
-    undirected2directed: np.ndarray  # [undirected]
-    bond_graph: np.ndarray  # [angles, 5]
-
-
 class CHGNetPotential:
     """CHGNet 0.3.0 with frozen weights."""
 
@@ -74,164 +65,151 @@ class CHGNetPotential:
         self.device = torch.device(device)
         self.model: Any = CHGNet.load(use_device=device, verbose=False)
         self.model.eval().requires_grad_(False)
-        self.model.graph_converter.set_isolated_atom_response("ignore")
+        self.network = CHGNetNetwork(self.model)
         self.n_evaluations = 0
 
-    def evaluate(self, cells: CellBatch, magnetic_moments: bool = False) -> PotentialOutput:
-        """Energies of all cells; gradients flow to ``frac_coords`` and ``lattice``.
+    def evaluate(
+        self, cells: CellBatch, magnetic_moments: bool = False, generic: CellBatch | None = None
+    ) -> PotentialOutput:
+        """Energies of all cells; gradients flow to ``frac_coords`` and ``lattice``, once (no second derivatives).
 
-        Memory does not grow with the number of cells if no gradient is asked for.
+        The network holds one chunk at a time, with gradients too; only neighbour lists grow with the cells.
+
+        Args:
+            cells: primitive cells.
+            magnetic_moments: also give the moments of the atoms.
+            generic: `generic_cells` of the same crystals: equivalent sites, bonds and angles are then evaluated
+                once. Energies stay the same; gradients hold along the free parameters of the space group
+                (chained through `data.cells.decode`), not for single atoms.
         """
-        coords = cells.frac_coords.detach().cpu().double()
-        lattices = cells.lattice.detach().cpu().double().numpy()
-        wrapped = torch.remainder(coords, 1.0)
-        shift = (coords - wrapped).round().numpy()
-        coordinates = wrapped.numpy()
-        counts = cells.n_atoms.tolist()
-        ends = np.cumsum(counts)
-        graphs: list[_Graph | None] = []
-        reasons: list[str] = []
-        for lattice, start, end in zip(lattices, ends - counts, ends, strict=True):
-            graph, reason = self._graph(coordinates[start:end], shift[start:end], lattice)
-            graphs.append(graph)
-            reasons.append(reason)
-        energy = cells.lattice.new_zeros(len(counts))
-        moment = cells.lattice.new_zeros(len(coords)) if magnetic_moments else None
-        good = [i for i, graph in enumerate(graphs) if graph is not None]
-        for chunk in _chunks(good, counts):
-            atoms = torch.cat([torch.arange(ends[i] - counts[i], ends[i]) for i in chunk])
-            joined = self._join(cells, chunk, atoms, [graphs[i] for i in chunk])
-            prediction = self.model._compute(joined, compute_magmom=magnetic_moments)
-            composition = self._composition_energy(cells.atomic_number[atoms], joined.atom_owners, len(chunk))
-            n = torch.tensor([counts[i] for i in chunk], device=self.device)
-            value = prediction["e"] * (n if self.model.is_intensive else 1) + composition
-            value = value.to(energy.device).to(energy.dtype)
-            energy = energy.index_copy(0, torch.tensor(chunk, device=energy.device), value)
-            if moment is not None:
-                moment[atoms] = torch.cat(prediction["m"]).detach().to(moment.device).to(moment.dtype)
-        self.n_evaluations += len(good)
+        chunks, reasons = self._prepare(cells, generic)
+        energy, moment = _Energy.apply(cells.frac_coords, cells.lattice, cells.atomic_number, chunks, self)
+        self.n_evaluations += sum(not reason for reason in reasons)
         valid = torch.tensor([not reason for reason in reasons], device=energy.device)
-        return PotentialOutput(energy, valid, tuple(reasons), moment)
+        return PotentialOutput(energy, valid, tuple(reasons), moment if magnetic_moments else None)
 
-    def _graph(self, coords: np.ndarray, shift: np.ndarray, lattice: np.ndarray) -> tuple[_Graph | None, str]:
-        from pymatgen.optimization.neighbors import find_points_in_spheres
+    def _prepare(self, cells: CellBatch, generic: CellBatch | None) -> tuple[list[_Chunk], list[str]]:
+        """Graphs of the cells that can be evaluated, and for all cells a reason if they cannot."""
+        coords, lattices = _numpy(cells.frac_coords), _numpy(cells.lattice)
+        shapes = (coords, lattices) if generic is None else (_numpy(generic.frac_coords), _numpy(generic.lattice))
+        orbit = cells.orbit.cpu().numpy()
+        merging = Merging.NOTHING if generic is None else Merging.ORBITS
+        ends = np.cumsum(cells.n_atoms.cpu().numpy())
+        spans = [slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+        limit = CHUNK_PAIRS if generic is None else CHUNK_MERGED_PAIRS
+        chunks: list[_Chunk] = []
+        reasons: list[str] = []
+        waiting: list[tuple[int, Neighbours]] = []
+        pairs = 0
+        for i, span in enumerate(spans):
+            part, reason = _neighbours(coords[span], lattices[i], orbit[span], merging)
+            reasons.append(reason)
+            if part is not None:
+                waiting.append((i, part))
+                pairs += len(part.center)
+            if waiting and (i == len(spans) - 1 or pairs > limit):
+                chunks.append(_chunk(waiting, spans, coords, lattices, orbit, shapes))
+                waiting, pairs = [], 0
+        return chunks, reasons
 
-        converter = self.model.graph_converter
-        if not np.isfinite(lattice).all() or not np.isfinite(coords).all():
-            return None, "not a number"
-        volume = abs(np.linalg.det(lattice)) / len(coords)
-        if volume < MIN_VOLUME_PER_ATOM:
-            return None, "collapsed"
-        if volume > MAX_VOLUME_PER_ATOM:
-            return None, "exploded"
-        cartesian = np.ascontiguousarray(coords @ lattice)
-        center, neighbour, image, distance = find_points_in_spheres(
-            cartesian,
-            cartesian,
-            r=float(converter.atom_graph_cutoff),
-            pbc=np.ones(3, dtype=np.int64),
-            lattice=np.ascontiguousarray(lattice),
-            tol=1e-8,
-        )
-        other = ~((center == neighbour) & (distance <= 1e-8))
-        center, neighbour, image, distance = center[other], neighbour[other], image[other], distance[other]
-        if len(distance) and distance.min() < MIN_DISTANCE:
-            return None, "collapsed"
-        if len(np.unique(center)) < len(coords):
-            return None, "isolated atom"
-        graph = converter.create_graph(len(coords), center, neighbour, image, distance)
-        atom_graph, directed2undirected = graph.adjacency_list()
-        bond_graph, undirected2directed = graph.line_graph_adjacency_list(cutoff=converter.bond_graph_cutoff)
-        # The caller's coordinates are not wrapped: the image vectors take that up.
-        pairs = np.asarray(atom_graph, dtype=np.int64).reshape(-1, 2)
-        return (
-            _Graph(
-                len(coords),
-                pairs,
-                np.asarray(image, dtype=np.float64) - shift[pairs[:, 1]] + shift[pairs[:, 0]],
-                np.asarray(directed2undirected, dtype=np.int64),
-                np.asarray(undirected2directed, dtype=np.int64),
-                np.asarray(bond_graph, dtype=np.int64).reshape(-1, 5),
-            ),
-            "",
-        )
+    def _chunk_energy(self, chunk: _Chunk, coords: Tensor, lattices: Tensor, number: Tensor) -> tuple[Tensor, Tensor]:
+        """Energies [b] (eV) and moments of the nodes for atoms and lattices of one chunk."""
+        graph, device = chunk.graph, self.device
 
-    def _join(self, cells: CellBatch, chunk: list[int], atoms: Tensor, graphs: list[Any]) -> Any:
-        """CHGNet's `BatchedGraph` of the chunk, from joined index arrays."""
-        from chgnet.model.model import BatchedGraph
+        def vectors(center: Any, neighbour: Any, image: Any) -> Tensor:
+            i, j = torch.from_numpy(center), torch.from_numpy(neighbour)
+            step = coords[j] + torch.from_numpy(image).to(coords) - coords[i]
+            return (step[:, None] @ lattices[torch.from_numpy(chunk.cell_of_atom[center])])[:, 0]
 
-        def offsets(sizes: list[int]) -> list[int]:
-            return [0, *np.cumsum(sizes)[:-1].tolist()]
-
-        n_atoms = [g.n_atoms for g in graphs]
-        atom_offset = offsets(n_atoms)
-        directed_offset = offsets([len(g.image) for g in graphs])
-        undirected_offset = offsets([len(g.undirected2directed) for g in graphs])
-        model, device = self.model, self.device
-
-        def join(parts: list[np.ndarray]) -> Tensor:
-            return torch.from_numpy(np.concatenate(parts)).to(device)
-
-        pairs = join([g.atom_graph + o for g, o in zip(graphs, atom_offset, strict=True)])
-        owner_of_pair = torch.repeat_interleave(
-            torch.arange(len(graphs), device=device),
-            torch.tensor([len(g.image) for g in graphs], device=device),
-        )
-        image = torch.from_numpy(np.concatenate([g.image for g in graphs])).float().to(device)
-        directed2undirected = join([g.directed2undirected + o for g, o in zip(graphs, undirected_offset, strict=True)])
-        undirected2directed = join([g.undirected2directed + o for g, o in zip(graphs, directed_offset, strict=True)])
-        angles = join(
-            [
-                g.bond_graph + np.array([ao, uo, do, uo, do])
-                for g, ao, uo, do in zip(graphs, atom_offset, undirected_offset, directed_offset, strict=True)
-            ]
-        )
-        lattice = cells.lattice[chunk].float().to(device)
-        owner = torch.repeat_interleave(torch.arange(len(graphs), device=device), torch.tensor(n_atoms, device=device))
-        frac = cells.frac_coords[atoms].float().to(device)
-        position = (frac[:, None, :] @ lattice[owner]).squeeze(1)
-        shift = (image[:, None, :] @ lattice[owner_of_pair]).squeeze(1)
-        zero = torch.zeros(1, 3, device=device)
-        radial_atoms, radial_bonds, vectors = model.bond_basis_expansion(
-            center=position[pairs[:, 0]],
-            neighbor=position[pairs[:, 1]] + shift,
-            undirected2directed=undirected2directed,
-            image=zero,
-            lattice=torch.eye(3, device=device),
-        )
-        if len(angles):
-            angle_bases = model.angle_basis_expansion(vectors[angles[:, 2]], vectors[angles[:, 4]])
-        else:
-            angle_bases = torch.tensor([])
-        return BatchedGraph(
-            atomic_numbers=cells.atomic_number[atoms].to(device, torch.int32),
-            bond_bases_ag=radial_atoms,
-            bond_bases_bg=radial_bonds,
-            angle_bases=angle_bases,
-            batched_atom_graph=pairs,
-            batched_bond_graph=angles[:, [0, 1, 3]],
-            atom_owners=owner.int(),
-            directed2undirected=directed2undirected,
-            atom_positions=[],
-            strains=[],
-            volumes=[],
-        )
-
-    def _composition_energy(self, atomic_number: Tensor, owner: Tensor, n: int) -> Tensor:
-        """[n] CHGNet's elemental reference energies summed over each cell, eV."""
-        reference = self.model.composition_model.fc.weight[0]
-        per_atom = reference[atomic_number.to(self.device) - 1]
-        return torch.zeros(n, device=self.device).index_add(0, owner.long(), per_atom)
+        distance = vectors(*graph.bond).norm(dim=-1)
+        arm = torch.nn.functional.normalize(vectors(*graph.arm), dim=-1)
+        pair = torch.from_numpy(graph.angle_arm)
+        cosine = (arm[pair[:, 0]] * arm[pair[:, 1]]).sum(-1)
+        species = number[torch.from_numpy(graph.node_atom)].to(device)
+        site, moment = self.network(graph, species, distance.float().to(device), cosine.float().to(device))
+        site = (site + self.model.composition_model.fc.weight[0][species - 1]).to(coords)
+        weighted = site * torch.from_numpy(graph.node_weight).to(coords)
+        energy = coords.new_zeros(len(lattices)).index_add(0, torch.from_numpy(graph.node_cell), weighted)
+        return energy, moment
 
 
-def _chunks(indices: list[int], counts: list[int]) -> list[list[int]]:
-    """Runs of cells with about `CHUNK_ATOMS` atoms each."""
-    result: list[list[int]] = []
-    size = CHUNK_ATOMS
-    for i in indices:
-        if size + counts[i] > CHUNK_ATOMS:
-            result.append([])
-            size = 0
-        result[-1].append(i)
-        size += counts[i]
-    return result
+@dataclass(frozen=True, eq=False)
+class _Chunk:
+    """Cells that are evaluated together: their indices, atoms, and graph."""
+
+    cells: Tensor
+    atoms: Tensor
+    cell_of_atom: NDArray[np.int64]
+    graph: CrystalGraph
+
+
+class _Energy(torch.autograd.Function):
+    """Energies chunk by chunk, each with its derivative at once, so that only one chunk's graph is ever held."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, coords: Tensor, lattices: Tensor, number: Tensor, chunks: list[_Chunk], potential: CHGNetPotential
+    ) -> tuple[Tensor, Tensor]:
+        wanted = any(ctx.needs_input_grad[:2])
+        device = torch.device("cpu")
+        x, box, z = coords.detach().to(device), lattices.detach().to(device), number.to(device)
+        energy, moment = box.new_zeros(len(box)), x.new_zeros(len(x))
+        force, stress = torch.zeros_like(x), torch.zeros_like(box)
+        cell_of_atom = torch.zeros(len(x), dtype=torch.long)
+        for chunk in chunks:
+            with torch.set_grad_enabled(wanted):
+                part, part_box = x[chunk.atoms].requires_grad_(wanted), box[chunk.cells].requires_grad_(wanted)
+                value, site_moment = potential._chunk_energy(chunk, part, part_box, z[chunk.atoms])
+                if wanted:
+                    force[chunk.atoms], stress[chunk.cells] = torch.autograd.grad(value.sum(), [part, part_box])
+            energy[chunk.cells] = value.detach()
+            moment[chunk.atoms] = site_moment.detach().to(moment)[torch.from_numpy(chunk.graph.node_of_atom)]
+            cell_of_atom[chunk.atoms] = chunk.cells[torch.from_numpy(chunk.cell_of_atom)]
+        ctx.save_for_backward(force.to(coords), stress.to(lattices), cell_of_atom.to(coords.device))
+        moment = moment.to(coords)
+        ctx.mark_non_differentiable(moment)
+        return energy.to(lattices), moment
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, energy: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        force, stress, cell_of_atom = ctx.saved_tensors
+        return force * energy[cell_of_atom, None].to(force), stress * energy[:, None, None], None, None, None
+
+
+def _numpy(values: Tensor) -> NDArray[np.float64]:
+    return values.detach().cpu().double().numpy()
+
+
+def _neighbours(coords: Any, lattice: Any, orbit: Any, merging: Merging) -> tuple[Neighbours | None, str]:
+    """Neighbours of one cell, or the reason why it has no energy."""
+    if not np.isfinite(lattice).all() or not np.isfinite(coords).all():
+        return None, "not a number"
+    volume = abs(np.linalg.det(lattice)) / len(coords)
+    if volume < MIN_VOLUME_PER_ATOM:
+        return None, "collapsed"
+    if volume > MAX_VOLUME_PER_ATOM:
+        return None, "exploded"
+    part = find_neighbours(coords, lattice, orbit, merging)
+    if len(part.distance) and part.distance.min() < MIN_DISTANCE:
+        return None, "collapsed"
+    if len(np.unique(part.center)) < len(part.first):
+        return None, "isolated atom"
+    return part, ""
+
+
+def _chunk(
+    waiting: list[tuple[int, Neighbours]], spans: list[slice], coords: Any, lattices: Any, orbit: Any, shapes: Any
+) -> _Chunk:
+    """The graph of some cells, each merged as far as its symmetry allows."""
+    rows = [i for i, _ in waiting]
+    atoms = np.concatenate([np.arange(spans[i].start, spans[i].stop) for i in rows])
+    parts = [part for _, part in waiting]
+    graph = build_graph(parts, shapes[0][atoms], shapes[1][rows])
+    while len(graph.uneven):
+        for n in graph.uneven.tolist():
+            span, less = spans[rows[n]], Merging(parts[n].merging + 1)
+            parts[n] = find_neighbours(coords[span], lattices[rows[n]], orbit[span], less)
+        graph = build_graph(parts, shapes[0][atoms], shapes[1][rows])
+    cell_of_atom = np.repeat(np.arange(len(rows)), [len(p.node_of_atom) for p in parts])
+    return _Chunk(torch.tensor(rows), torch.from_numpy(atoms), cell_of_atom, graph)

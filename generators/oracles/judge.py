@@ -16,6 +16,7 @@ from data.contact import covalent_radii, shortest_ratio
 from data.orbit_batch import OrbitBatch
 from generators.oracles.base import OracleResult
 from generators.oracles.chgnet_potential import SCALE, CHGNetPotential
+from generators.oracles.crystal_graph import generic_cells
 from generators.oracles.relaxation import RelaxationSettings, bulk_modulus, relax
 
 MIN_DISTANCE_RATIO = 0.6
@@ -97,7 +98,9 @@ class ChgnetJudge:
             good = relaxed.batch.select(rows)
             with torch.no_grad():
                 part = decode(good)
-                moment = self.potential.evaluate(part, magnetic_moments=True).magnetic_moment
+                moment = self.potential.evaluate(
+                    part, magnetic_moments=True, generic=generic_cells(good)
+                ).magnetic_moment
             assert moment is not None
             total = torch.zeros(len(rows), dtype=torch.float64).index_add(0, part.owner, moment.double())
             magnetization[rows] = total / part.volume

@@ -113,7 +113,8 @@ def _bfgs(inverse: Tensor, step: Tensor, bend: Tensor) -> Tensor:
     product = (step * bend).sum(-1)
     good = product > 1e-10 * step.norm(dim=-1) * bend.norm(dim=-1) + 1e-18
     rho = torch.where(good, 1 / product.where(good, torch.ones_like(product)), torch.zeros_like(product))
-    eye = torch.eye(step.shape[-1], dtype=step.dtype, device=step.device)
-    left = eye - rho[:, None, None] * step[:, :, None] * bend[:, None, :]
-    updated = left @ inverse @ left.mT + rho[:, None, None] * step[:, :, None] * step[:, None, :]
+    seen = (inverse @ bend[..., None]).squeeze(-1)
+    along = rho * (1 + rho * (bend * seen).sum(-1))
+    cross = step[:, :, None] * (rho[:, None] * seen)[:, None, :]
+    updated = inverse + along[:, None, None] * step[:, :, None] * step[:, None, :] - cross - cross.mT
     return torch.where(good[:, None, None], updated, inverse)

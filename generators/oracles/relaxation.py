@@ -16,6 +16,7 @@ from data.cells import CellBatch, decode
 from data.lattice import strain_to_lattice
 from data.orbit_batch import OrbitBatch
 from generators.oracles.chgnet_potential import CHGNetPotential
+from generators.oracles.crystal_graph import generic_cells
 from generators.oracles.minimize import minimize
 
 EV_PER_A3_IN_GPA = 160.21766208
@@ -92,7 +93,7 @@ def relax(
     def objective(rows: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         variables = x.detach().requires_grad_()
         part = _with_variables(batch.select(rows), variables)
-        output = potential.evaluate(decode(part))
+        output = potential.evaluate(decode(part), generic=generic_cells(part))
         energy = output.energy
         gradient = torch.autograd.grad(energy.sum(), variables)[0] if energy.requires_grad else torch.zeros_like(x)
         for row, reason in zip(rows.tolist(), output.reason, strict=True):
@@ -162,7 +163,8 @@ def bulk_modulus(batch: OrbitBatch, potential: CHGNetPotential, strain: float = 
         shifted = batch.strain.clone()
         shifted[:, 0] += sign * strain
         shifted.requires_grad_()
-        output = potential.evaluate(decode(batch.replace(strain=shifted)))
+        moved = batch.replace(strain=shifted)
+        output = potential.evaluate(decode(moved), generic=generic_cells(moved))
         gradient = torch.autograd.grad(output.energy.sum(), shifted)[0][:, 0]
         value = -gradient / (volume * float(torch.exp(torch.tensor(sign * strain)))) * EV_PER_A3_IN_GPA
         pressures.append(torch.where(output.valid, value, torch.full_like(value, torch.nan)))

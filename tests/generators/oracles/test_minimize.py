@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from generators.oracles.minimize import minimize
+from generators.oracles.minimize import _bfgs, minimize
 
 
 def run(function, x0: Tensor, free: Tensor | None = None, tolerance: float = 1e-6, **keywords):  # type: ignore[no-untyped-def]
@@ -100,3 +100,17 @@ def test_invalid_points_are_stepped_back_from() -> None:
 def test_curvature_must_be_positive() -> None:
     with pytest.raises(ValueError, match="curvature"):
         run(lambda _, x: x.sum(-1), torch.zeros(1, 1), curvature=torch.zeros(1, 1))
+
+
+def test_inverse_hessian_satisfies_the_secant_equation() -> None:
+    """An accepted update maps the last change of slope onto the last step and stays symmetric."""
+    generator = torch.Generator().manual_seed(1)
+    root = torch.randn(3, 5, 5, generator=generator, dtype=torch.float64)
+    inverse = root @ root.mT + torch.eye(5, dtype=torch.float64)
+    step = torch.randn(3, 5, generator=generator, dtype=torch.float64)
+    bend = step + 0.1 * torch.randn(3, 5, generator=generator, dtype=torch.float64)
+    bend[2] = -step[2]  # negative curvature teaches nothing
+    updated = _bfgs(inverse, step, bend)
+    assert torch.allclose((updated[:2] @ bend[:2, :, None]).squeeze(-1), step[:2])
+    assert torch.allclose(updated, updated.mT)
+    assert torch.equal(updated[2], inverse[2])
