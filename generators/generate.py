@@ -390,7 +390,8 @@ class Generation:
         ranked.insert(2, "formula", [c.reduced_formula for c in crystals])
         ranked["protostructure"] = [names[p].label for p in ranked["prototype"]]
         ranked["crystal_key"] = [key_of(c.space_group, c.letters, c.atomic_numbers) for c in crystals]
-        ranked["novel"] = True  # what the training data hold was dropped before the judge
+        # Decorations of the training prototypes were checked before the judge; a user's prototype can repeat one.
+        ranked["novel"] = ~ranked["crystal_key"].isin(set(self.training.keys()))
         row = torch.tensor([self.table.names.index(p) for p in ranked["prototype"]], dtype=torch.long)
         elements = torch.zeros(len(ranked), self.table.mask.shape[1], dtype=torch.long)
         elements[:, : batch.atomic_number.shape[1]] = batch.atomic_number

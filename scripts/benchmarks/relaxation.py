@@ -46,7 +46,7 @@ ELEMENTS = [
     "Cu",
     "Zn",
 ]
-N = 48
+N = 24
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
