@@ -28,8 +28,10 @@ def _records(content: bytes) -> Iterator[bytes]:
 
 
 def _read(folder: Path) -> OfflineRun:
+    import wandb
     from wandb.proto import wandb_internal_pb2
 
+    wandb.teardown()  # waits for the service: a finished run's file is still being written when finish() returns
     (file,) = {path.resolve() for path in folder.rglob("run-*.wandb")}  # a link points at the latest run
     summary: dict[str, object] = {}
     history: set[str] = set()
