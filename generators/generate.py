@@ -26,17 +26,16 @@ from data.decoration import (
     with_volume_per_atom,
 )
 from data.orbit_batch import OrbitBatch
-from data.protostructure import key_of
 from data.prototype_table import PrototypeTable
 from data.prototypes import Prototype
 from generators.conditioning import Conditions
-from generators.judging import judge_in_shards, judged_batch
+from generators.judging import JudgeWorkers, judged_batch
 from generators.module import CompositionDiffusion
 from generators.oracles.base import OracleResult
 from generators.oracles.judge import JudgeSettings, elemental_references, formation_energy
 from generators.oracles.surrogate import SurrogateOracle
+from generators.ranking import failures, ranked
 from generators.screening.baselines import (
-    balanced_flags,
     random_balanced_decorations,
     random_decorations,
 )
@@ -136,7 +135,7 @@ class Generation:
     ) -> None:
         self.module, self.surrogate, self.training = module, surrogate, training
         self.wish, self.settings, self.folder = wish, settings, folder
-        self.judge = judge or JudgeSettings()
+        self.judge = JudgeWorkers(judge, settings.workers, settings.device)
         self.table = self._table(extra_prototypes)
         self.rows = self._rows()
         self.known = self._known_codes()
@@ -251,7 +250,7 @@ class Generation:
         return torch.cat(parts), pd.concat(tables, ignore_index=True)
 
     def judge_pool(self, pool: Pool, predicted: pd.DataFrame, name: str) -> pd.DataFrame:
-        """Relax and judge every proposal; the table of `judge_in_shards` with hits and predictions."""
+        """Relax and judge every proposal; the table of `JudgeWorkers.judge` with hits and predictions."""
         batch = to_orbit_batch(self.table, pool.row, pool.elements)
         batch = with_volume_per_atom(batch, torch.from_numpy(predicted["volume_per_atom_surrogate"].to_numpy()))
         hits = 0
@@ -263,15 +262,7 @@ class Generation:
                 bar.set_postfix(hits=hits)
                 bar.update(n)
 
-            frame = judge_in_shards(
-                batch,
-                self.folder / "judged",
-                name,
-                self.judge,
-                self.settings.workers,
-                self.settings.device,
-                progress=progress,
-            )
+            frame = self.judge.judge(batch, self.folder / "judged", name, progress=progress)
         frame = self._with_energy(frame)
         frame["hit"] = self._hits(frame)
         frame["prototype"] = [self.table.names[i] for i in pool.row.tolist()]
@@ -293,17 +284,20 @@ class Generation:
         """Everything; a second call in the same folder only reads what is there."""
         start, settings = time.perf_counter(), self.settings
         n = settings.judge_calls
-        main = self._source("raremat", self.model_proposals(), settings.pool, screened=True)
-        sources = {"raremat": main}
-        if settings.baselines:
-            screening = self.random_proposals()
-            sources["surrogate_screening"] = self._source(
-                "surrogate_screening", screening, settings.baseline_pool, screened=True
-            )
-            balanced = self.random_proposals(balanced=True)
-            sources["random_charge_balanced"] = self._source("random_charge_balanced", balanced, n, screened=False)
-            sources["random"] = self._source("random", self.random_proposals(), n, screened=False)
-        candidates, rejected, batch = self._rank(main.table)
+        with self.judge:
+            main = self._source("raremat", self.model_proposals(), settings.pool, screened=True)
+            sources = {"raremat": main}
+            if settings.baselines:
+                screening = self.random_proposals()
+                sources["surrogate_screening"] = self._source(
+                    "surrogate_screening", screening, settings.baseline_pool, screened=True
+                )
+                balanced = self.random_proposals(balanced=True)
+                sources["random_charge_balanced"] = self._source("random_charge_balanced", balanced, n, screened=False)
+                sources["random"] = self._source("random", self.random_proposals(), n, screened=False)
+        spread = {scale.name: float(scale.std) for scale in self.module.scales}
+        candidates, batch = ranked(main.table, self.wish, spread, self.table, self.training)
+        rejected = failures(main.table)
         summary: dict[str, Any] = {
             "wish": {name: [i.low, i.high] for name, i in self.wish.intervals.items()},
             "wish_text": self.wish.describe(),
@@ -369,43 +363,6 @@ class Generation:
             "distinct_prototypes_in_hits": int(table["prototype"][table["hit"]].nunique()),
         }
         return _Judged(table, summary, counts)
-
-    def _rank(self, table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, OrbitBatch]:
-        """Hits first, in the order of how far inside the wish they are; the rest by the same distance."""
-        depth = np.zeros(len(table))
-        for name, interval in self.wish.intervals.items():
-            scale = next(s for s in self.module.scales if s.name == name).std
-            x = table[name].to_numpy(dtype=float)
-            low = (x - interval.low) / scale if interval.low is not None else np.full(len(x), np.inf)
-            high = (interval.high - x) / scale if interval.high is not None else np.full(len(x), np.inf)
-            depth += np.nan_to_num(np.minimum(low, high), nan=-1e6)
-        order = np.lexsort((-depth, ~table["hit"].to_numpy()))
-        valid = order[table["valid"].to_numpy()[order]]
-        ranked = table.iloc[valid].reset_index(drop=True)
-        batch = judged_batch(ranked)
-        crystals = batch.to_crystals()
-        names = dict(zip(self.table.names, self.table.prototypes, strict=True))
-        ranked.insert(0, "rank", np.arange(1, len(ranked) + 1))
-        ranked.insert(0, "id", [f"raremat-{i:05d}" for i in range(1, len(ranked) + 1)])
-        ranked.insert(2, "formula", [c.reduced_formula for c in crystals])
-        ranked["protostructure"] = [names[p].label for p in ranked["prototype"]]
-        ranked["crystal_key"] = [key_of(c.space_group, c.letters, c.atomic_numbers) for c in crystals]
-        # Decorations of the training prototypes were checked before the judge; a user's prototype can repeat one.
-        ranked["novel"] = ~ranked["crystal_key"].isin(set(self.training.keys()))
-        row = torch.tensor([self.table.names.index(p) for p in ranked["prototype"]], dtype=torch.long)
-        elements = torch.zeros(len(ranked), self.table.mask.shape[1], dtype=torch.long)
-        elements[:, : batch.atomic_number.shape[1]] = batch.atomic_number
-        ranked["charge_balanced"] = balanced_flags(self.table, row, elements)
-        failed = table[~table["valid"]]
-        rejected = pd.DataFrame(
-            {
-                "stage": "judge",
-                "reason": failed["reason"],
-                "prototype": failed["prototype"],
-                "formula": [c.reduced_formula for c in judged_batch(failed).to_crystals()] if len(failed) else [],
-            }
-        ).reset_index(drop=True)
-        return ranked, rejected, batch
 
 
 def describe(summary: Mapping[str, Any]) -> str:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from itertools import islice
 from pathlib import Path
+from typing import Self
 
 import pandas as pd
 import torch
 
 from data.frames import from_frame, to_frame
 from data.orbit_batch import OrbitBatch
+from data.workers import start_worker
 from generators.oracles.chgnet_potential import best_device
 from generators.oracles.judge import ChgnetJudge, JudgeSettings
 
@@ -23,7 +26,7 @@ _judge: ChgnetJudge | None = None
 
 def _start_worker(settings: JudgeSettings, device: str) -> None:
     global _judge
-    torch.set_num_threads(1)
+    start_worker()
     _judge = ChgnetJudge(settings, device)
 
 
@@ -51,64 +54,80 @@ def write_parquet(frame: pd.DataFrame, path: Path) -> None:
     temporary.replace(path)
 
 
-def judge_in_shards(
-    batch: OrbitBatch,
-    folder: Path,
-    name: str,
-    settings: JudgeSettings | None = None,
-    workers: int = 2,
-    device: str = "auto",
-    shard_size: int = SHARD_SIZE,
-    progress: Callable[[int, pd.DataFrame], object] | None = None,
-) -> pd.DataFrame:
-    """Relax and measure all crystals of ``batch``; see `_judge_shard` for the columns.
+class JudgeWorkers:
+    """Judge processes that stay for a whole run: each loads CHGNet once.
 
-    Shards already in ``folder`` (``NAME-00012.parquet``) are read, not judged again; a shard that belongs to
-    other crystals is an error.
+    Used in a ``with`` statement; the processes start with the first crystal that is not judged yet.
 
     Args:
         workers: processes of one thread each (one on a GPU). The result does not depend on it.
-        progress: called with the number of crystals done since the last call, and their table.
-
-    Raises:
-        ValueError: the folder holds shards of other crystals.
+        device: ``auto`` for whatever is there.
     """
-    settings = settings or JudgeSettings()
-    shards = torch.arange(len(batch)).split(shard_size)
-    paths = [folder / f"{name}-{i:05d}.parquet" for i in range(len(shards))]
-    for path, rows in zip(paths, shards, strict=True):
-        if path.exists():
-            done = pd.read_parquet(path)
-            _check_same(done, batch.select(rows), path)
-            if progress is not None:
-                progress(len(done), done)
-    todo = [i for i, path in enumerate(paths) if not path.exists()]
-    device = best_device(device)
-    workers = max(1, min(workers, len(todo))) if device == "cpu" else 1
-    if todo:
-        with ProcessPoolExecutor(
-            workers,
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_start_worker,
-            initargs=(settings, device),
-        ) as pool:
-            waiting = {}
-            queue: Iterator[int] = iter(todo)
-            for i in queue:
-                waiting[pool.submit(_judge_shard, batch.select(shards[i]))] = i
-                if len(waiting) >= 2 * workers:
-                    break
-            while waiting:
-                finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    frame = future.result()
-                    write_parquet(frame, paths[waiting.pop(future)])
-                    if progress is not None:
-                        progress(len(frame), frame)
-                    following = next(queue, None)
-                    if following is not None:
-                        waiting[pool.submit(_judge_shard, batch.select(shards[following]))] = following
-    return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
+
+    def __init__(self, settings: JudgeSettings | None = None, workers: int = 2, device: str = "auto") -> None:
+        self.settings = settings or JudgeSettings()
+        self.device = best_device(device)
+        self.workers = workers if self.device == "cpu" else 1
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+
+    def _submit(self, batch: OrbitBatch) -> Future[pd.DataFrame]:
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(
+                self.workers,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_start_worker,
+                initargs=(self.settings, self.device),
+            )
+        return self._pool.submit(_judge_shard, batch)
+
+    def judge(
+        self,
+        batch: OrbitBatch,
+        folder: Path,
+        name: str,
+        shard_size: int = SHARD_SIZE,
+        progress: Callable[[int, pd.DataFrame], object] | None = None,
+    ) -> pd.DataFrame:
+        """Relax and measure all crystals of ``batch``; see `_judge_shard` for the columns.
+
+        Shards already in ``folder`` (``NAME-00012.parquet``) are read, not judged again.
+
+        Args:
+            progress: called with the number of crystals done since the last call, and their table.
+
+        Raises:
+            ValueError: the folder holds shards of other crystals.
+        """
+        shards = torch.arange(len(batch)).split(shard_size)
+        paths = [folder / f"{name}-{i:05d}.parquet" for i in range(len(shards))]
+        for path, rows in zip(paths, shards, strict=True):
+            if path.exists():
+                done = pd.read_parquet(path)
+                _check_same(done, batch.select(rows), path)
+                if progress is not None:
+                    progress(len(done), done)
+        queue = iter([i for i, path in enumerate(paths) if not path.exists()])
+        waiting: dict[Future[pd.DataFrame], int] = {}
+        for i in islice(queue, 2 * self.workers):
+            waiting[self._submit(batch.select(shards[i]))] = i
+        while waiting:
+            finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in finished:
+                frame = future.result()
+                write_parquet(frame, paths[waiting.pop(future)])
+                if progress is not None:
+                    progress(len(frame), frame)
+                for i in islice(queue, 1):
+                    waiting[self._submit(batch.select(shards[i]))] = i
+        return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
 
 
 def _check_same(done: pd.DataFrame, batch: OrbitBatch, path: Path) -> None:
@@ -119,5 +138,5 @@ def _check_same(done: pd.DataFrame, batch: OrbitBatch, path: Path) -> None:
 
 
 def judged_batch(frame: pd.DataFrame) -> OrbitBatch:
-    """The relaxed crystals of a table of `judge_in_shards`."""
+    """The relaxed crystals of a table of `JudgeWorkers.judge`."""
     return from_frame(frame)

@@ -25,8 +25,8 @@ from data.decoration import canonical_elements, decoration_codes, to_orbit_batch
 from data.orbit_batch import OrbitBatch
 from data.prototype_table import PrototypeTable
 from data.prototypes import prototype_library
-from generators.judging import judge_in_shards, judged_batch, write_parquet
-from generators.oracles.judge import JudgeSettings, elemental_references, formation_energy
+from generators.judging import JudgeWorkers, judged_batch, write_parquet
+from generators.oracles.judge import elemental_references, formation_energy
 from generators.screening.baselines import random_decorations
 
 PROTOTYPES = (
@@ -108,17 +108,13 @@ def main() -> None:
     row, elements = row[: arguments.first], elements[: arguments.first]
     batch = to_orbit_batch(table, row, elements)
     pilot, rest = batch.select(torch.arange(PILOT)), batch.select(torch.arange(PILOT, len(batch)))
-    with tqdm(total=len(batch), unit="crystal", smoothing=0.02, mininterval=5) as bar:
+    with (
+        tqdm(total=len(batch), unit="crystal", smoothing=0.02, mininterval=5) as bar,
+        JudgeWorkers(workers=arguments.workers) as workers,
+    ):
 
         def judge(part: OrbitBatch, name: str) -> pd.DataFrame:
-            return judge_in_shards(
-                part,
-                arguments.work,
-                name,
-                JudgeSettings(),
-                workers=arguments.workers,
-                progress=lambda n, _: bar.update(n),
-            )
+            return workers.judge(part, arguments.work, name, progress=lambda n, _: bar.update(n))
 
         frame = judge(with_volume_per_atom(pilot, 0.7 * touching_volume(pilot)), "pilot")
         volumes = _atomic_volumes(pilot, frame)

@@ -20,7 +20,7 @@ from data.contact import covalent_radii, shortest_ratio
 from data.decoration import with_volume_per_atom
 from data.orbit_batch import OrbitBatch
 from data.prototypes import prototype_library
-from generators.judging import judge_in_shards
+from generators.judging import JudgeWorkers
 from generators.oracles.judge import JudgeSettings
 
 MAX_ATOMS = 4
@@ -57,15 +57,11 @@ def main() -> None:
         jobs.append(with_volume_per_atom(batch, touching * VOLUME_FACTOR))
         names += [p.name for p in prototypes]
     everything = OrbitBatch.concatenate(jobs)
-    with tqdm(total=len(everything), unit="crystal") as bar:
-        table = judge_in_shards(
-            everything,
-            arguments.work,
-            "elements",
-            JudgeSettings(with_bulk_modulus=False),
-            workers=arguments.workers,
-            progress=lambda n, _: bar.update(n),
-        )
+    with (
+        tqdm(total=len(everything), unit="crystal") as bar,
+        JudgeWorkers(JudgeSettings(with_bulk_modulus=False), arguments.workers) as workers,
+    ):
+        table = workers.judge(everything, arguments.work, "elements", progress=lambda n, _: bar.update(n))
     table["prototype"] = names
     table["element"] = [Element.from_Z(row[0]).symbol for row in table["atomic_numbers"]]
     for symbol, rows in table[table["valid"]].groupby("element", sort=False):

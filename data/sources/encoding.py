@@ -10,13 +10,13 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-import torch
 from pymatgen.core import DummySpecies, Structure
 
 from data.crystal import MAX_ATOMIC_NUMBER, Crystal
 from data.sources import cif, extxyz, poscar, pymatgen_json
 from data.sources.rows import EncodedRow, RawRow, label_problem
 from data.symmetry import SymmetryError, encode
+from data.workers import start_worker
 
 CHUNK = 64
 MAX_ORBITS = 128
@@ -47,7 +47,7 @@ def encode_rows(
             yield from _encode_chunk(chunk, symprec, max_orbits)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker) as pool:
         waiting: deque[Future[list[EncodedRow]]] = deque()
         for chunk in (first, second):
             waiting.append(pool.submit(_encode_chunk, chunk, symprec, max_orbits))
