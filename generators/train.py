@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import logging
-import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, Timer, TQDMProgressBar
 from pytorch_lightning.loggers import WandbLogger
 
 from data.sources.rows import write_rejected
@@ -51,9 +51,9 @@ def train(config: TrainConfig, plain: dict[str, Any], folder: Path) -> dict[str,
         folder: the run folder.
 
     Returns:
-        The metrics of the test part.
+        The metrics of the test part, and the ``seconds`` of training.
     """
-    start = time.perf_counter()
+    timer = Timer()  # kept in the checkpoints: counts what came before a kill too
     data, module, rejected = build_training(config)
     checkpoints = folder / "checkpoints"
     settings = config.trainer
@@ -76,6 +76,7 @@ def train(config: TrainConfig, plain: dict[str, Any], folder: Path) -> dict[str,
                 monitor="epoch", mode="max", save_top_k=2, every_n_epochs=1, save_on_train_epoch_end=True,
             ),
             SeedSteps(config.seed),
+            timer,
             TQDMProgressBar(refresh_rate=10),
         ],
         enable_model_summary=False,
@@ -83,6 +84,10 @@ def train(config: TrainConfig, plain: dict[str, Any], folder: Path) -> dict[str,
     )  # fmt: skip
     files = {"data": Path(config.data.path)} if config.data.path else {}
     claim_folder(folder, plain, files, MAY_DIFFER)
+    model_path, result = Path(config.export) if config.export else folder / "model.pt", folder / "metrics.json"
+    if model_path.exists() and result.exists():
+        log.warning("%s: finished before, nothing to do", folder)
+        return dict(json.loads(result.read_text(encoding="utf-8")))
     if rejected:
         write_rejected(rejected, folder / "rejected.parquet")
         log.warning("%d rows set aside, see %s", len(rejected), folder / "rejected.parquet")
@@ -96,12 +101,10 @@ def train(config: TrainConfig, plain: dict[str, Any], folder: Path) -> dict[str,
         if isinstance(logger, WandbLogger):
             logger.experiment.finish()  # writes out what is still buffered
     metrics = {name: float(value) for name, value in tested[0].items()}
-    metrics["seconds"] = round(time.perf_counter() - start, 1)
-    model_path = Path(config.export) if config.export else folder / "model.pt"
+    metrics["seconds"] = round(timer.time_elapsed("train"), 1)
     if trainer.is_global_zero:
         exported, state = module.export()  # type: ignore[operator]
         save_checkpoint(model_path, config.model.kind, exported, state)
-        write_json(folder / "metrics.json", metrics)
         write_card(
             model_path.with_suffix(".md"),
             config.model.kind,
@@ -114,6 +117,7 @@ def train(config: TrainConfig, plain: dict[str, Any], folder: Path) -> dict[str,
             sum(v.numel() for k, v in state.items() if "scales" not in k),
             metrics,
         )
+        write_json(result, metrics)
     return metrics
 
 

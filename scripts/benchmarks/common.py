@@ -61,7 +61,8 @@ class Bench:
                 propose, generation.table, generation.known, calls, seed, "bench", Path(folder), shard_size=512
             )
             count = pool.counts[0]
-            table = generation.judge_pool(pool, generation.predict(pool)[1], "bench")
+            with generation.judge:
+                table = generation.judge_pool(pool, generation.predict(pool)[1], "bench")
         hits = table[table["hit"]]
         return Judged(
             calls=len(table),

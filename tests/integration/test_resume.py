@@ -92,10 +92,11 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     run(folder)
     before = weights(folder, "composition")
-    times = {path: path.stat().st_mtime_ns for path in (folder / "checkpoints").iterdir()}
-    run(folder)
+    times = {path: path.stat().st_mtime_ns for path in folder.rglob("*.[cp]*t")}
+    metrics = run(folder)
+    assert metrics["seconds"] > 0
     assert_same(before, weights(folder, "composition"))
-    assert times == {path: path.stat().st_mtime_ns for path in (folder / "checkpoints").iterdir()}
+    assert times == {path: path.stat().st_mtime_ns for path in folder.rglob("*.[cp]*t")}
 
 
 def test_another_configuration_is_refused_and_loses_nothing(tmp_path: Path) -> None:
