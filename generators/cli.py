@@ -82,6 +82,16 @@ def _generate(config: DictConfig) -> None:
     _run(config, work)
 
 
+@hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="evaluate")
+def _evaluate(config: DictConfig) -> None:
+    def work(typed: Any, plain: dict[str, Any], folder: Path) -> str:
+        from generators.evaluation.command import evaluate_command
+
+        return evaluate_command(typed, plain, folder)
+
+    _run(config, work)
+
+
 def _config_error(error: BaseException) -> str:
     """One line for an error of Hydra or OmegaConf."""
     if isinstance(error, MissingConfigException) and error.options is not None and error.missing_cfg_file:
@@ -164,3 +174,11 @@ def train() -> None:
 def generate() -> None:
     """``raremat-generate``."""
     _guarded(_generate)
+
+
+def evaluate() -> None:
+    """``raremat-evaluate PATH``: the path may be given without ``path=``."""
+    if len(sys.argv) > 1 and not sys.argv[1].startswith("-") and "=" not in sys.argv[1]:
+        path = sys.argv[1].replace("'", "\\'")
+        sys.argv[1] = f"path='{path}'"
+    _guarded(_evaluate)

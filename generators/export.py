@@ -32,14 +32,20 @@ def write_candidates(table: pd.DataFrame, batch: OrbitBatch, folder: Path, top: 
         batch: relaxed crystals.
     """
     write_parquet(table, folder / "candidates.parquet")
-    structures = list(decode(batch).structures()) if len(table) else []
-    _write_text(folder / "candidates.extxyz", _extxyz(table, structures))
+    structures = write_extxyz(table, batch, folder / "candidates.extxyz")
     cifs = folder / "structures"
     cifs.mkdir(exist_ok=True)
     for structure, row in zip(structures[:top], table.itertuples(), strict=False):
         path = cifs / f"{file_stem(str(row.id), str(row.formula))}.cif"
         if not path.exists():
             _write_text(path, str(CifWriter(structure, symprec=0.01)))
+
+
+def write_extxyz(table: pd.DataFrame, batch: OrbitBatch, path: Path) -> list[Structure]:
+    """Crystals with every number and name of their row; returns the structures that were written."""
+    structures = list(decode(batch).structures()) if len(table) else []
+    _write_text(path, _extxyz(table, structures))
+    return structures
 
 
 def conventional(structure: Structure) -> Structure:

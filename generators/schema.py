@@ -12,6 +12,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 LOGGERS = ("wandb", "csv", "none")
+RELAXATIONS = ("symmetric", "free", "none")
 
 
 def _at_least(config: object, prefix: str, low: float, *names: str) -> None:
@@ -190,8 +191,42 @@ class GenerateConfig:
         _at_least(self, "", 0, "seed", "top")
 
 
+@dataclass
+class ReferenceConfig:
+    """What is known already, and the hull."""
+
+    structures: str | None = None  # for novelty; None: the labels of the embedded reference compounds
+    hull: list[str] = field(default_factory=list)  # tables of formula, formation_energy_per_atom; empty: CHGNet's own
+    hull_scale: str | None = None  # must be named for your own tables; an energy of another scale is an error
+
+
+@dataclass
+class EvaluateConfig:
+    """Root of ``raremat-evaluate``."""
+
+    path: str | None = None  # folder or zip of structure files, one structure file, or a table
+    run: str = MISSING
+    seed: int = 0
+    first: int | None = None  # only so many rows
+    symprec: float = 0.01  # Å, for reading the samples
+    relaxed_symprec: float = 0.1  # Å, for comparing relaxed crystals
+    relax: str = "symmetric"  # symmetric | free | none
+    metastable: float = 0.1  # eV/atom above the hull
+    bootstrap: int = 1000
+    reference: ReferenceConfig = field(default_factory=ReferenceConfig)
+    oracle: OracleConfig = field(default_factory=OracleConfig)
+
+    def __post_init__(self) -> None:
+        _at_least(self, "", 0, "seed")
+        _at_least(self, "", 1, "first", "bootstrap")
+        _positive(self, "", "symprec", "relaxed_symprec")
+        if self.relax not in RELAXATIONS:
+            raise ValueError(f"relax={self.relax}: use one of {', '.join(RELAXATIONS)}")
+
+
 def register() -> None:
     """Put the schemas into Hydra's store."""
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="generate_schema", node=GenerateConfig)
+    store.store(name="evaluate_schema", node=EvaluateConfig)

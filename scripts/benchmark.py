@@ -21,7 +21,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "benchmarks.md"
-NAMES = ("geometry", "relaxation", "sampling", "training", "guidance", "demo")
+NAMES = ("geometry", "relaxation", "sampling", "training", "guidance", "demo", "hull")
 
 
 def machine() -> str:
@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("name", choices=NAMES)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--structures", type=Path, default=None, help="Parquet of structures, for geometry")
+    parser.add_argument("--hull", type=Path, default=None, help="folder of the published hull tables, for hull")
     arguments = parser.parse_args()
     sys.path.insert(0, str(Path(__file__).parent))
     start = time.perf_counter()

@@ -25,7 +25,7 @@ _LARGEST_COORDINATE = 1e6
 
 
 def encode_rows(
-    rows: Iterable[RawRow], workers: int, symprec: float, max_orbits: int = MAX_ORBITS
+    rows: Iterable[RawRow], workers: int, symprec: float, max_orbits: int = MAX_ORBITS, labels: bool = True
 ) -> Iterator[EncodedRow]:
     """Encoded rows in the order of ``rows``; only a few chunks are in memory at a time.
 
@@ -33,6 +33,7 @@ def encode_rows(
         workers: processes; with 1 or fewer everything happens in this one.
         symprec: tolerance of the symmetry search, Å.
         max_orbits: crystals with more are left out (batches are padded to the widest).
+        labels: keep the labels, and leave out rows whose labels are impossible.
     """
     chunks = _chunks(rows)
     first = next(chunks, None)
@@ -42,17 +43,17 @@ def encode_rows(
     ready = all(row.kind in ("crystal", "unreadable") for row in first)  # nothing to parse
     if workers <= 1 or second is None or ready:
         for chunk in (first, *([second] if second else [])):
-            yield from _encode_chunk(chunk, symprec, max_orbits)
+            yield from _encode_chunk(chunk, symprec, max_orbits, labels)
         for chunk in chunks:
-            yield from _encode_chunk(chunk, symprec, max_orbits)
+            yield from _encode_chunk(chunk, symprec, max_orbits, labels)
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker) as pool:
         waiting: deque[Future[list[EncodedRow]]] = deque()
         for chunk in (first, second):
-            waiting.append(pool.submit(_encode_chunk, chunk, symprec, max_orbits))
+            waiting.append(pool.submit(_encode_chunk, chunk, symprec, max_orbits, labels))
         for chunk in chunks:
-            waiting.append(pool.submit(_encode_chunk, chunk, symprec, max_orbits))
+            waiting.append(pool.submit(_encode_chunk, chunk, symprec, max_orbits, labels))
             if len(waiting) >= 4 * workers:
                 yield from waiting.popleft().result()
         while waiting:
@@ -65,13 +66,13 @@ def _chunks(rows: Iterable[RawRow]) -> Iterator[list[RawRow]]:
         yield chunk
 
 
-def _encode_chunk(rows: list[RawRow], symprec: float, max_orbits: int) -> list[EncodedRow]:
-    return [encode_row(row, symprec, max_orbits) for row in rows]
+def _encode_chunk(rows: list[RawRow], symprec: float, max_orbits: int, labels: bool) -> list[EncodedRow]:
+    return [encode_row(row, symprec, max_orbits, labels) for row in rows]
 
 
-def encode_row(row: RawRow, symprec: float, max_orbits: int = MAX_ORBITS) -> EncodedRow:
+def encode_row(row: RawRow, symprec: float, max_orbits: int = MAX_ORBITS, labels: bool = True) -> EncodedRow:
     """One row; every failure becomes a reason."""
-    properties = dict(row.properties)
+    properties = dict(row.properties) if labels else {}
     crystal: Crystal | None = None
     reason = ""
     try:
@@ -79,7 +80,7 @@ def encode_row(row: RawRow, symprec: float, max_orbits: int = MAX_ORBITS) -> Enc
             crystal = row.payload
         else:
             structure, found = parse_row(row)
-            properties = {**found, **properties}
+            properties = {**found, **properties} if labels else {}
             check_structure(structure)
             crystal = encode(structure, symprec)
             if len(crystal.letters) > max_orbits:

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from data.prototypes import PrototypeLibrary, prototype_library
 from data.sources import tables
 from data.sources.encoding import MAX_ORBITS, encode_rows
 from data.sources.rows import EncodedRow, RawRow, Rejected
-from data.sources.structure_files import file_rows, folder_rows
+from data.sources.structure_files import file_rows, folder_rows, zip_rows
 from data.sources.tables import TableColumns
 from data.sources.text import suffix_of
 from data.symmetry import DEFAULT_SYMPREC
@@ -33,21 +34,26 @@ class Source:
         symprec: tolerance of the symmetry search, Å.
         max_orbits: crystals with more orbits are left out.
         workers: processes for parsing and symmetry; None is one per core.
+        limit: read only so many rows.
+        labels: keep the labels, and leave out rows whose labels are impossible.
     """
 
     columns: TableColumns = field(default_factory=TableColumns)
     symprec: float = DEFAULT_SYMPREC
     max_orbits: int = MAX_ORBITS
     workers: int | None = None
+    limit: int | None = None
+    labels: bool = True
 
 
 def read_crystals(
     path: Path,
     source: Source | None = None,
     library: PrototypeLibrary | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> tuple[CrystalDataset, list[Rejected]]:
-    """Crystals and labels of a file or folder: CIF, POSCAR, extxyz, pymatgen JSON, CSV or Parquet.
+    """Crystals and labels: CIF, POSCAR, extxyz, pymatgen JSON (alone, in a
+    folder or in a zip), CSV or Parquet.
 
     Rows that cannot be used are left out with a reason: partial occupancy, unknown elements, coordinates that
     are not finite, overlapping atoms, labels outside their bounds, an id that occurred before, and so on.
@@ -62,13 +68,13 @@ def read_crystals(
         ValueError: the source as a whole is of no use; one line that names the path or the column.
     """
     source, path = source or Source(), Path(path)
-    raw = raw_rows(path, source, library or prototype_library())
+    raw = islice(raw_rows(path, source, library or prototype_library()), source.limit)
     workers = source.workers if source.workers is not None else (os.cpu_count() or 1)
     rejected: list[Rejected] = []
     parts: list[CrystalDataset] = []
     part: list[EncodedRow] = []
     seen: set[str] = set()
-    for row in encode_rows(raw, workers, source.symprec, source.max_orbits):
+    for row in encode_rows(raw, workers, source.symprec, source.max_orbits, source.labels):
         if progress is not None:
             progress(1)
         if row.id in seen:
@@ -99,6 +105,8 @@ def raw_rows(path: Path, source: Source, library: PrototypeLibrary) -> Iterator[
         return folder_rows(path)
     if not path.exists():
         raise ValueError(f"path={str(path)!r}: no such file or folder")
+    if suffix_of(path) == ".zip":
+        return zip_rows(path)
     if suffix_of(path) in tables.SUFFIXES:
         return tables.rows(path, source.columns, library)
     name = path.name.removesuffix(".gz")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from data.sources.rows import RawRow
 from data.sources.text import suffix_of
 
 _FORMATS = (cif, poscar, extxyz, pymatgen_json)
+_LARGEST_ARCHIVE = 8 << 30
 SUFFIXES = tuple(suffix for module in _FORMATS for suffix in module.SUFFIXES)
 
 
@@ -58,6 +61,25 @@ def folder_rows(folder: Path) -> Iterator[RawRow]:
             yield RawRow(name, "unreadable", str(error).split(": ", 1)[-1])
     if empty:
         raise ValueError(f"path={str(folder)!r}: the folder holds no structure file ({' '.join(SUFFIXES)})")
+
+
+def zip_rows(path: Path) -> Iterator[RawRow]:
+    """Rows of all structure files in a zip archive.
+
+    Raises:
+        ValueError: not a zip archive, far larger than it looks, or no structure file in it.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
+            if sum(member.file_size for member in archive.infolist()) > _LARGEST_ARCHIVE:
+                raise ValueError(f"path={str(path)!r}: unpacks to more than {_LARGEST_ARCHIVE >> 30} GiB")
+            archive.extractall(folder)  # members cannot leave it
+            try:
+                yield from folder_rows(Path(folder))
+            except ValueError:
+                raise ValueError(f"path={str(path)!r}: holds no structure file ({' '.join(SUFFIXES)})") from None
+    except zipfile.BadZipFile:
+        raise ValueError(f"path={str(path)!r}: is not a zip archive") from None
 
 
 def read_structures(path: Path) -> Iterator[tuple[str, Structure]]:

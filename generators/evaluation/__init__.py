@@ -1,0 +1,1 @@
+"""Evaluation of anybody's crystals: ``raremat-evaluate``."""

@@ -1,0 +1,69 @@
+"""Where the reference compounds of a hull come from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data.decorations import load_decorations
+from generators.oracles.chgnet_potential import SCALE
+from generators.oracles.hull import Hull, fractions_of, fractions_of_batch
+
+ENERGY = "formation_energy_per_atom"
+LOWEST = -6.0
+"""eV/atom; lower formation energies are wrong labels (the lowest known are near -4.6)."""
+
+
+def read_hull(paths: Sequence[Path], scale: str) -> Hull:
+    """The lower envelope of tables (CSV or Parquet) with the columns ``formula`` and ``formation_energy_per_atom``.
+
+    Args:
+        scale: the energy scale that all the tables share; nothing in a table can prove it, so it is named here and
+            written into every manifest.
+
+    Raises:
+        ValueError: missing file or column, a formula that is none, or no row that can be used.
+    """
+    parts = []
+    for path in paths:
+        if not path.is_file():
+            raise ValueError(f"hull={str(path)!r}: no such file")
+        if path.suffix not in (".csv", ".parquet"):
+            raise ValueError(f"hull={str(path)!r}: must be a CSV or Parquet table")
+        table = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+        missing = [name for name in ("formula", ENERGY) if name not in table.columns]
+        if missing:
+            raise ValueError(f"hull: column {missing[0]!r} is not in {path.name}, it has {', '.join(table.columns)}")
+        parts.append(table[["formula", ENERGY]])
+    everything = pd.concat(parts, ignore_index=True)
+    energy = pd.to_numeric(everything[ENERGY], errors="coerce").to_numpy(dtype=np.float64)
+    usable = np.isfinite(energy) & (energy > LOWEST)
+    if not usable.any():
+        raise ValueError(f"hull: no usable {ENERGY} in {', '.join(path.name for path in paths)}")
+    return Hull(fractions_of(everything["formula"][usable]), energy[usable], scale)
+
+
+def reference_compounds() -> pd.DataFrame:
+    """The embedded table of known compounds; made by ``scripts/build_reference_compounds.py``."""
+    with as_file(files("data.tables") / "reference_compounds.parquet") as path:
+        return pd.read_parquet(path)
+
+
+@lru_cache(maxsize=1)
+def chgnet_hull() -> Hull:
+    """The hull on the judge's own scale: known compounds and the embedded decorations, all relaxed by CHGNet.
+
+    It holds what was at hand, not all that is known: an energy above it is a lower bound of the energy above the
+    hull of everything.
+    """
+    known = reference_compounds()
+    known = known[known[ENERGY].notna() & (known[ENERGY] > LOWEST)]
+    decorations = load_decorations()
+    fractions = [fractions_of(known["formula"]), fractions_of_batch(decorations.batch)]
+    energy = [known[ENERGY].to_numpy(dtype=np.float64), decorations.properties[ENERGY].double().numpy()]
+    return Hull(np.concatenate(fractions), np.concatenate(energy), SCALE)
