@@ -43,7 +43,7 @@ def label_of(space_group: int, letters: tuple[str, ...], species: tuple[Hashable
     multiplicity = {x: int(table.multiplicity[table.index(space_group, x)]) for x in set(letters)}
     best = min(
         tuple(_species_rows(spelling, species, letters, multiplicity))
-        for spelling in _letter_images(space_group, letters)
+        for spelling in letter_images(space_group, letters)
     )
     counts = [count for count, _ in best]
     divisor = gcd(*counts)
@@ -57,13 +57,13 @@ def label_of(space_group: int, letters: tuple[str, ...], species: tuple[Hashable
 def key_of(space_group: int, letters: Sequence[str], atomic_numbers: Sequence[int]) -> str:
     """`crystal_key` from letters and atomic numbers."""
     best = min(
-        sorted(zip(spelling, atomic_numbers, strict=True)) for spelling in _letter_images(space_group, tuple(letters))
+        sorted(zip(spelling, atomic_numbers, strict=True)) for spelling in letter_images(space_group, tuple(letters))
     )
     return f"{space_group}|" + " ".join(f"{x}:{Element.from_Z(z).symbol}" for x, z in best)
 
 
 @lru_cache(maxsize=65536)
-def _letter_images(space_group: int, letters: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+def letter_images(space_group: int, letters: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
     """``letters`` under each normalizer coset, without repeats."""
     table = wyckoff_table()
     start = int(table.position_start[space_group])

@@ -32,13 +32,16 @@ from generators.conditioning import Conditions
 from generators.judging import JudgeWorkers, judged_batch
 from generators.module import CompositionDiffusion
 from generators.oracles.base import OracleResult
+from generators.oracles.hull_tables import chgnet_hull, reference_compounds
 from generators.oracles.judge import JudgeSettings, elemental_references, formation_energy
 from generators.oracles.surrogate import SurrogateOracle
-from generators.ranking import failures, ranked
+from generators.ranking import depth, failures, ranked
 from generators.screening.baselines import (
+    SOURCES,
     random_balanced_decorations,
     random_decorations,
 )
+from generators.screening.ion_exchange import exchanged, known_decorations
 from generators.screening.pool import Pool, StageCount
 from generators.screening.proposals import Propose, propose_unique
 from generators.screening.rules import distance_reasons
@@ -46,6 +49,7 @@ from generators.wish import Wish
 
 log = logging.getLogger(__name__)
 SURROGATE_CHUNK = 4096
+MIN_PARENTS = 50
 
 
 @dataclass(frozen=True)
@@ -138,6 +142,8 @@ class Generation:
         self.judge = JudgeWorkers(judge, settings.workers, settings.device)
         self.table = self._table(extra_prototypes)
         self.rows = self._rows()
+        self.compounds = reference_compounds()
+        self.parents = known_decorations(self.table, torch.arange(len(self.table)), self.compounds)
         self.known = self._known_codes()
         self.elements = self._elements()
 
@@ -160,7 +166,9 @@ class Generation:
     def _known_codes(self) -> NDArray[np.void]:
         names = set(self.table.names)
         inside = torch.tensor([name in names for name in self.training.prototype], dtype=torch.bool)
-        return decoration_codes(self.table, *dataset_decorations(self.training.select(inside), self.table))
+        training = dataset_decorations(self.training.select(inside), self.table)
+        both = (torch.cat([a, b]) for a, b in zip(training, self.parents[:2], strict=True))
+        return decoration_codes(self.table, *both)
 
     def _elements(self) -> list[int]:
         allowed = set(self.module.known_elements)
@@ -213,6 +221,29 @@ class Generation:
         def propose(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
             picked = self.rows[torch.multinomial(shares, n, replacement=True, generator=generator)]
             return draw(self.table, picked, self.elements, n, generator)
+
+        return propose
+
+    def exchange_proposals(self) -> Propose:
+        """Ion exchange of known compounds of the same prototypes, those that fulfil the wish or come closest.
+
+        Parents are the compounds that fulfil the wish, or the closest `MIN_PARENTS` of them.
+        """
+        row, elements, index = self.parents
+        usable = torch.isin(row, self.rows)
+        if not bool(usable.any()):
+            raise ValueError("ion exchange: no known compound has one of these prototypes")
+        row, elements, index = row[usable], elements[usable], index[usable]
+        compounds = self.compounds.iloc[index.numpy()]
+        if all(name in compounds for name in self.wish.intervals):
+            spread = {scale.name: float(scale.std) for scale in self.module.scales}
+            inside = torch.from_numpy(depth(compounds, self.wish, spread))
+            best = torch.argsort(inside, descending=True, stable=True)
+            best = best[: max(MIN_PARENTS, int((inside >= 0).sum()))]
+            row, elements = row[best], elements[best]
+
+        def propose(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+            return exchanged(self.table, (row, elements), self.elements, n, generator)
 
         return propose
 
@@ -292,11 +323,16 @@ class Generation:
                 sources["surrogate_screening"] = self._source(
                     "surrogate_screening", screening, settings.baseline_pool, screened=True
                 )
+                if len(self.parents[0]):
+                    exchange = self.exchange_proposals()
+                    sources["ion_exchange"] = self._source("ion_exchange", exchange, n, screened=False)
                 balanced = self.random_proposals(balanced=True)
                 sources["random_charge_balanced"] = self._source("random_charge_balanced", balanced, n, screened=False)
                 sources["random"] = self._source("random", self.random_proposals(), n, screened=False)
         spread = {scale.name: float(scale.std) for scale in self.module.scales}
-        candidates, batch = ranked(main.table, self.wish, spread, self.table, self.training)
+        candidates, batch = ranked(
+            main.table, self.wish, spread, self.table, self.training, self.compounds, chgnet_hull()
+        )
         rejected = failures(main.table)
         summary: dict[str, Any] = {
             "wish": {name: [i.low, i.high] for name, i in self.wish.intervals.items()},
@@ -369,7 +405,7 @@ def describe(summary: Mapping[str, Any]) -> str:
     """The comparison as text for the terminal."""
     rate = summary["random_hit_rate_in_training_data"]
     lines = [f"{'':24s}{'calls':>7s}{'hits':>7s}{'hits/call':>11s}{'x random':>10s}"]
-    for name in ("raremat", "surrogate_screening", "random_charge_balanced", "random"):
+    for name in SOURCES:
         if name not in summary:
             continue
         row = summary[name]

@@ -14,6 +14,8 @@ from data.orbit_batch import OrbitBatch
 from data.protostructure import key_of
 from data.prototype_table import PrototypeTable
 from generators.judging import judged_batch
+from generators.oracles.chgnet_potential import SCALE
+from generators.oracles.hull import Hull, fractions_of_batch
 from generators.screening.baselines import balanced_flags
 from generators.wish import Wish
 
@@ -39,9 +41,21 @@ def ranked(
     spread: Mapping[str, float],
     table: PrototypeTable,
     training: CrystalDataset,
+    compounds: pd.DataFrame,
+    hull: Hull,
 ) -> tuple[pd.DataFrame, OrbitBatch]:
-    """Valid crystals, hits first, each part deepest first; the table (columns in ``docs/outputs.md``) and the
-    relaxed crystals in its order."""
+    """Valid crystals, hits first, each part deepest first.
+
+    Args:
+        judged: what the judge saw.
+        spread: standard deviation of each property in the training data.
+        table: the prototypes that were decorated.
+        training: what the model was trained on; compounds: what else is known (``crystal_key``).
+        hull: on the judge's scale.
+
+    Returns:
+        The table (columns in ``docs/outputs.md``) and the relaxed crystals in its order.
+    """
     order = np.lexsort((-depth(judged, wish, spread), ~judged["hit"].to_numpy()))
     frame = judged.iloc[order[judged["valid"].to_numpy()[order]]].reset_index(drop=True)
     batch = judged_batch(frame)
@@ -53,7 +67,10 @@ def ranked(
     frame["protostructure"] = [names[p].label for p in frame["prototype"]]
     frame["crystal_key"] = [key_of(c.space_group, c.letters, c.atomic_numbers) for c in crystals]
     # Decorations of the training prototypes were checked before the judge; a user's prototype can repeat one.
-    frame["novel"] = ~frame["crystal_key"].isin(set(training.keys()))
+    frame["novel"] = ~frame["crystal_key"].isin({*training.keys(), *compounds["crystal_key"]})
+    fractions = fractions_of_batch(batch)
+    frame["e_above_hull"] = hull.e_above_hull(fractions, frame["formation_energy_per_atom"].to_numpy(), SCALE)
+    frame["decomposes_to"] = [" + ".join(parts) for parts in hull.decomposition(fractions)]
     row = torch.tensor([table.names.index(p) for p in frame["prototype"]], dtype=torch.long)
     elements = torch.zeros(len(frame), table.mask.shape[1], dtype=torch.long)
     elements[:, : batch.atomic_number.shape[1]] = batch.atomic_number

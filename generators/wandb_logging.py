@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data.dataset import CrystalDataset
+from generators.screening.baselines import SOURCES
 from generators.wish import Wish
 
 TABLE_ROWS = 200
@@ -46,7 +47,7 @@ def log_answer(folder: Path, project: str, run: str, answer: Any, training: Crys
         project=project, name=run, dir=str(folder), mode=mode, job_type="generate",
         config={"wish": wish.describe()}, settings=wandb.Settings(console="off"),
     ) as session:  # fmt: skip
-        for source in ("raremat", "surrogate_screening", "random_charge_balanced", "random"):
+        for source in SOURCES:
             if source in answer.summary:
                 for key in ("judge_calls", "hits", "hits_per_call"):
                     session.summary[f"{source}/{key}"] = answer.summary[source][key]

@@ -21,7 +21,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "benchmarks.md"
-NAMES = ("geometry", "relaxation", "sampling", "training", "guidance", "demo", "hull")
+NAMES = ("geometry", "relaxation", "sampling", "training", "guidance", "demo", "hull", "evaluate")
 
 
 def machine() -> str:

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from data.decorations import load_decorations
-from generators.report.figures import COLORS, LABELS, wilson
+from generators.report.figures import COLORS, wilson
+from generators.screening.baselines import SOURCES
 
 
 def main(folder: Path) -> None:
@@ -24,11 +25,11 @@ def main(folder: Path) -> None:
     candidates = pd.read_parquet(folder / "candidates.parquet")[name]
     training = load_decorations().properties[name].numpy()
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), width_ratios=(1, 1.4), constrained_layout=True)
-    sources = [s for s in LABELS if s in summary]
+    sources = [s for s in SOURCES if s in summary]
     rates = [summary[s]["hits_per_call"] for s in sources]
     bounds = [wilson(summary[s]["hits"], summary[s]["judge_calls"]) for s in sources]
     errors = np.array([[r - b[0], b[1] - r] for r, b in zip(rates, bounds, strict=True)]).T.clip(min=0)
-    left.barh([LABELS[s] for s in sources], rates, xerr=errors, color=[COLORS[s] for s in sources], ecolor="#333")
+    left.barh([SOURCES[s] for s in sources], rates, xerr=errors, color=[COLORS[s] for s in sources], ecolor="#333")
     left.invert_yaxis()
     left.set(xlabel="hits per judge call", xlim=(0, 1.05))
     bins = np.linspace(min(training.min(), candidates.min()), np.quantile(training, 0.999), 70)

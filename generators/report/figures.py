@@ -15,20 +15,16 @@ from pymatgen.core import Structure
 
 from data.cells import element
 from data.properties import known_property
+from generators.screening.baselines import SOURCES
 from generators.wish import Interval
 
 COLORS = {
     "raremat": "#0b6e4f",
     "surrogate_screening": "#3a6ea5",
+    "ion_exchange": "#8e4f9e",
     "random_charge_balanced": "#c77d2e",
     "random": "#8a8a8a",
     "training": "#c9c9c9",
-}
-LABELS = {
-    "raremat": "raremat",
-    "surrogate_screening": "random, screened by the surrogate",
-    "random_charge_balanced": "random, charge-balanced",
-    "random": "random",
 }
 _LAYOUT: dict[str, Any] = {
     "template": "plotly_white",
@@ -69,7 +65,7 @@ def hit_histogram(
         if len(finite):
             share = np.histogram(finite, edges)[0] / len(finite)
             figure.add_scatter(
-                x=middles, y=share, mode="lines", line_shape="hvh", name=LABELS.get(source, source),
+                x=middles, y=share, mode="lines", line_shape="hvh", name=SOURCES.get(source, source),
                 line={"color": COLORS.get(source, "#555"), "width": 2.5},
             )  # fmt: skip
     figure.add_vrect(
@@ -86,13 +82,13 @@ def hit_histogram(
 
 def hits_per_call(summary: Mapping[str, Any]) -> go.Figure:
     """Hits per judge call of every source with 95 % intervals."""
-    sources = [name for name in LABELS if name in summary]
+    sources = [name for name in SOURCES if name in summary]
     shares = [summary[s]["hits_per_call"] for s in sources]
     bounds = [wilson(summary[s]["hits"], summary[s]["judge_calls"]) for s in sources]
     figure = go.Figure(
         go.Bar(
             x=shares,
-            y=[f"{LABELS[s]}<br>{summary[s]['hits']} of {summary[s]['judge_calls']}" for s in sources],
+            y=[f"{SOURCES[s]}<br>{summary[s]['hits']} of {summary[s]['judge_calls']}" for s in sources],
             orientation="h",
             marker_color=[COLORS[s] for s in sources],
             error_x={

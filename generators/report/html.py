@@ -17,6 +17,7 @@ from data.properties import known_property
 from generators.export import conventional, file_stem, structures_of
 from generators.generate import Answer
 from generators.report import figures
+from generators.screening.baselines import SOURCES
 from generators.wish import Wish
 
 N_VIEWS = 6
@@ -100,7 +101,7 @@ def _div(figure: go.Figure) -> str:
 def _comparison(summary: Mapping[str, Any]) -> str:
     rate = summary.get("random_hit_rate_in_training_data")
     rows = []
-    for name, label in figures.LABELS.items():
+    for name, label in SOURCES.items():
         if name not in summary:
             continue
         one = summary[name]

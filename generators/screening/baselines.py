@@ -11,6 +11,15 @@ from torch import Tensor
 from data.prototype_table import PrototypeTable
 from generators.screening.charge_balance import charge_balanced
 
+SOURCES = {
+    "raremat": "raremat",
+    "surrogate_screening": "random, screened by the surrogate",
+    "ion_exchange": "ion exchange of known compounds",
+    "random_charge_balanced": "random, charge-balanced",
+    "random": "random",
+}
+"""Where proposals come from, best first as a rule, with labels for tables."""
+
 
 def random_decorations(
     table: PrototypeTable, rows: Tensor, elements: Sequence[int], n: int, generator: torch.Generator

@@ -11,7 +11,8 @@ import numpy as np
 
 from benchmarks.common import NAME, Bench
 from generators.generate import GenerateSettings, Generation
-from generators.report.figures import LABELS, wilson
+from generators.report.figures import wilson
+from generators.screening.baselines import SOURCES
 from generators.wish import Interval, Wish
 
 CALLS, POOL, BASELINE_POOL = 320, 4000, 20_000
@@ -42,7 +43,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "|---|---|---|---|---|---|",
     ]
     figures: dict[str, Any] = {"seeds": arguments.seeds, "random_rate": rate}
-    for name, label in LABELS.items():
+    for name, label in SOURCES.items():
         rates = [r[name]["hits_per_call"] for r in runs]
         hits = sum(r[name]["hits"] for r in runs)
         calls = sum(r[name]["judge_calls"] for r in runs)

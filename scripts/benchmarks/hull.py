@@ -61,7 +61,7 @@ def _speed(table: pd.DataFrame, hull: Hull, rng: np.random.Generator) -> dict[st
     start = time.perf_counter()
     found = hull.hull_energy(queries)
     seconds = time.perf_counter() - start
-    rows = rng.choice(QUERIES, BESIDE, replace=False)
+    rows = rng.choice(np.flatnonzero(np.isfinite(found)), BESIDE, replace=False)
     entries = [
         PDEntry(Composition({e: float(x) for e, x in _shares(hull, i).items()}), float(hull.energy[i]))
         for i in range(len(hull.energy))

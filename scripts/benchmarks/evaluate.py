@@ -1,0 +1,123 @@
+"""Known compounds, ion exchange, raremat, random decoration and noise through ``raremat-evaluate``'s own code."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pymatgen.core import Lattice, Structure
+
+from benchmarks.common import NAME, Bench
+from data.crystal import Crystal
+from data.dataset import CrystalDataset
+from data.decoration import to_orbit_batch, with_volume_per_atom
+from data.orbit_batch import OrbitBatch
+from data.sources import Source, read_crystals
+from data.symmetry import encode
+from generators.evaluation.evaluate import Protocol, Reference, evaluate
+from generators.evaluation.samples import Samples
+from generators.generate import GenerateSettings, Generation
+from generators.judging import JudgeWorkers
+from generators.oracles.hull_tables import chgnet_hull, reference_compounds
+from generators.oracles.judge import JudgeSettings
+from generators.screening.proposals import Propose, propose_unique
+from generators.wish import Interval, Wish
+
+N, SPEED = 400, 10_000
+SHOWN = ("valid_structure", "charge_balanced", "unique", "novel", "metastable", "sun", "sun_strict")
+
+
+def _noise(n: int, seed: int) -> OrbitBatch:
+    """Atoms at random places in random cells of a usual density."""
+    rng = np.random.default_rng(seed)
+    crystals: list[Crystal] = []
+    while len(crystals) < n:
+        atoms = int(rng.integers(2, 13))
+        angles = rng.uniform(70, 110, 3)
+        lengths = rng.uniform(0.7, 1.3, 3) * (atoms * 18.0) ** (1 / 3)
+        structure = Structure(
+            Lattice.from_parameters(*lengths, *angles), rng.integers(3, 84, atoms).tolist(), rng.random((atoms, 3))
+        )
+        crystals.append(encode(structure))
+    return OrbitBatch.from_crystals(crystals)
+
+
+def _dataset(batch: OrbitBatch) -> CrystalDataset:
+    return CrystalDataset(batch, {}, ("",) * len(batch), tuple(str(i) for i in range(len(batch))))
+
+
+def _decorations(generation: Generation, propose: Propose, folder: Path) -> CrystalDataset:
+    """Unique proposals, known compounds included, at the volume that the surrogate expects."""
+    nothing = generation.known[:0]
+    pool = propose_unique(propose, generation.table, nothing, N, 0, "evaluate", folder, shard_size=512)
+    batch = to_orbit_batch(generation.table, pool.row, pool.elements)
+    volume = torch.from_numpy(generation.predict(pool)[1]["volume_per_atom_surrogate"].to_numpy())
+    return _dataset(with_volume_per_atom(batch, volume))
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Needs ``--structures`` for the known compounds and for the speed without relaxation."""
+    if arguments.structures is None:
+        raise SystemExit("benchmark: evaluate needs --structures TABLE")
+    bench = Bench()
+    known, _ = read_crystals(arguments.structures, Source(labels=False))
+    picked = torch.randperm(len(known), generator=torch.Generator().manual_seed(0))[:N]
+    wish = Wish({NAME: Interval(None, bench.quantile(0.1))})
+    figures: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        generation = Generation(
+            bench.module, bench.surrogate, bench.training, wish, GenerateSettings(), folder / "generation"
+        )
+        sets = {
+            "known compounds (MP subset)": known.select(picked),
+            "raremat, lowest 10 % of formation energies": _decorations(
+                generation, generation.model_proposals(), folder / "raremat"
+            ),
+            "ion exchange of known compounds in that interval": _decorations(
+                generation, generation.exchange_proposals(), folder / "exchange"
+            ),
+            "random decoration, charge-balanced": _decorations(
+                generation, generation.random_proposals(balanced=True), folder / "balanced"
+            ),
+            "random decoration": _decorations(generation, generation.random_proposals(), folder / "random"),
+            "noise": _dataset(_noise(N, 0)),
+        }
+        reference, hull = Reference.from_table(reference_compounds()), chgnet_hull()
+        for label, dataset in sets.items():
+            judge = JudgeWorkers(JudgeSettings(with_bulk_modulus=False))
+            result = evaluate(Samples(dataset, ()), Protocol(), reference, hull, judge, folder / label)
+            figures[label] = {key: vars(figure) for key, figure in result.figures.items()}
+        start = time.perf_counter()
+        source = Source(labels=False, limit=SPEED)
+        evaluate(
+            Samples(*_tupled(read_crystals(arguments.structures, source))), Protocol(relax="none"), reference, hull,
+            JudgeWorkers(), folder / "speed",
+        )  # fmt: skip
+        speed = time.perf_counter() - start
+    rows = "\n".join(
+        f"| {label} | " + " | ".join(f"{one[key]['value']:.1%}" for key in SHOWN) + f" | {one['rmsd']['value']:.3f} |"
+        for label, one in figures.items()
+    )
+    half = 1.96 * np.sqrt(0.25 / N)
+    text = f"""## Evaluation of five sources
+
+`python scripts/benchmark.py evaluate --structures STRUCTURES.parquet`: {N} samples each, relaxed within symmetry by CHGNet, hull and
+reference: the embedded known compounds on CHGNet's scale (energies above it are lower bounds). 95 % intervals are at most ± {half:.1%}.
+Metastable: at most 0.1 eV/atom above the hull. S.U.N.: metastable, unique, novel; strict: at most 1 meV/atom.
+
+| samples | valid | charge-balanced | unique | novel | metastable | S.U.N. | strict | Å to relaxed |
+|---|---|---|---|---|---|---|---|---|
+{rows}
+
+{SPEED:,} crystals without relaxation: {speed:.0f} s."""
+    return {"markdown": text, "seed": 0, "samples": N, "sets": figures, "seconds_for_10000_unrelaxed": round(speed, 1)}
+
+
+def _tupled(read: tuple[CrystalDataset, list[Any]]) -> tuple[CrystalDataset, tuple[Any, ...]]:
+    return read[0], tuple(read[1])
