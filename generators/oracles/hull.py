@@ -192,6 +192,8 @@ class Hull:
         flat = np.zeros((1, m))
         if not (system.energy < -1e-9).any():
             return flat
+        if m == 1:
+            return flat + system.energy.min()
         if m > MAX_QHULL_ELEMENTS:
             return None
         top = np.append(np.full(m - 1, 1 / m), 1.0)  # closes the hull from above

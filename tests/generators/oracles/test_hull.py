@@ -39,6 +39,11 @@ def test_a_binary_by_hand() -> None:
     )
 
 
+def test_an_element_may_have_a_form_below_its_reference() -> None:
+    line = hull(Na=-0.1, NaCl=-2.0)
+    assert line.hull_energy(fractions_of(["Na", "Cl", "Na3Cl"])) == pytest.approx([-0.1, 0.0, -1.05])
+
+
 def test_lowest_of_several_entries_counts_and_unstable_ones_never() -> None:
     fractions = fractions_of(["NaCl", "Na2Cl2", "Na3Cl"])
     both = Hull(fractions, np.array([-1.0, -2.0, 0.5]), SCALE)
