@@ -18,7 +18,7 @@ from generators.judging import JudgeWorkers, write_parquet
 from generators.manifest import claim_folder, write_json
 from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import Hull
-from generators.oracles.hull_tables import chgnet_hull, read_hull, reference_compounds
+from generators.oracles.hull_tables import EMBEDDED, chgnet_hull, read_hull, reference_compounds
 from generators.oracles.judge import JudgeSettings
 from generators.schema import EvaluateConfig
 from generators.screening.charge_balance import SETTINGS as CHARGE_BALANCE
@@ -37,7 +37,7 @@ def evaluate_command(config: EvaluateConfig, plain: dict[str, Any], folder: Path
         raise ValueError("path: say what to evaluate, for instance raremat-evaluate samples.zip")
     path, known = Path(config.path), config.reference
     files = {"samples": path} if path.is_file() else {}
-    files |= {f"hull_{i}": Path(p) for i, p in enumerate(known.hull)}
+    files |= {f"hull_{i}": Path(p) for i, p in enumerate(known.hull) if p != EMBEDDED}
     files |= {"reference": Path(known.structures)} if known.structures else {}
     for name, file in files.items():
         if not file.is_file():

@@ -39,8 +39,10 @@ def fractions_of(compositions: Iterable[Composition | Mapping[Any, float] | str]
     for formula in compositions:
         row = np.zeros(N_ELEMENTS)
         try:
-            for element, amount in Composition(formula).element_composition.items():
-                row[Element(element.symbol).Z] += amount
+            for species, amount in Composition(formula).items():
+                if not 1 <= species.Z < N_ELEMENTS:
+                    raise ValueError(f"{species} is not an element")
+                row[species.Z] += amount
         except (ValueError, TypeError) as error:
             raise ValueError(f"formula={formula!r}: not a chemical formula ({error})") from None
         if row.sum() <= 0:
@@ -100,14 +102,14 @@ class Hull:
         pure = np.eye(N_ELEMENTS)[present]
         self.fractions = np.concatenate([pure, fractions])
         self.energy = np.concatenate([np.zeros(len(pure)), np.asarray(energy, dtype=np.float64)])
-        formulas = [_formula(row) for row in self.fractions] if names is None else None
-        self.names = formulas or [*(Element.from_Z(z).symbol for z in present), *(names or ())]
+        self._names = None if names is None else [*(Element.from_Z(z).symbol for z in present), *names]
         self._rows: dict[tuple[int, ...], list[int]] = {}
-        kept: dict[bytes, int] = {}
+        kept: set[bytes] = set()
+        rounded = np.round(self.fractions, 6)
         for i in np.argsort(self.energy, kind="stable").tolist():
-            key = np.round(self.fractions[i], 6).tobytes()
+            key = rounded[i].tobytes()
             if key not in kept and self.energy[i] <= 0:
-                kept[key] = i
+                kept.add(key)
                 self._rows.setdefault(_elements(self.fractions[i]), []).append(i)
         self._system = lru_cache(maxsize=_MAX_SYSTEMS)(self._make_system)
         self._planes = lru_cache(maxsize=_MAX_SYSTEMS)(self._make_planes)
@@ -168,8 +170,11 @@ class Hull:
             for row in rows:
                 amounts = _mixture(system, fractions[row, list(on)])[1]
                 parts = np.flatnonzero(amounts > 1e-6)
-                result[row] = {self.names[system.rows[p]]: float(amounts[p]) for p in parts}
+                result[row] = {self._name(int(system.rows[p])): float(amounts[p]) for p in parts}
         return result
+
+    def _name(self, row: int) -> str:
+        return _formula(self.fractions[row]) if self._names is None else self._names[row]
 
     # -- chemical systems -------------------------------------------------------------------------------
 

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from data.decorations import load_decorations
 from generators.oracles.chgnet_potential import SCALE
-from generators.oracles.hull import Hull, fractions_of, fractions_of_batch
+from generators.oracles.hull import Fractions, Hull, fractions_of, fractions_of_batch
 
 ENERGY = "formation_energy_per_atom"
+EMBEDDED = "embedded"
 LOWEST = -6.0
 """eV/atom; lower formation energies are wrong labels (the lowest known are near -4.6)."""
 
@@ -23,35 +25,47 @@ def read_hull(paths: Sequence[Path], scale: str) -> Hull:
     """The lower envelope of tables (CSV or Parquet) with the columns ``formula`` and ``formation_energy_per_atom``.
 
     Args:
+        paths: of the tables; the word ``embedded`` stands for the compounds of `chgnet_hull`.
         scale: the energy scale that all the tables share; nothing in a table can prove it, so it is named here and
             written into every manifest.
 
     Raises:
         ValueError: missing file or column, a formula that is none, or no row that can be used.
     """
-    parts = []
-    for path in paths:
-        if not path.is_file():
-            raise ValueError(f"hull={str(path)!r}: no such file")
-        if path.suffix not in (".csv", ".parquet"):
-            raise ValueError(f"hull={str(path)!r}: must be a CSV or Parquet table")
-        table = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
-        missing = [name for name in ("formula", ENERGY) if name not in table.columns]
-        if missing:
-            raise ValueError(f"hull: column {missing[0]!r} is not in {path.name}, it has {', '.join(table.columns)}")
-        parts.append(table[["formula", ENERGY]])
-    everything = pd.concat(parts, ignore_index=True)
-    energy = pd.to_numeric(everything[ENERGY], errors="coerce").to_numpy(dtype=np.float64)
-    usable = np.isfinite(energy) & (energy > LOWEST)
-    if not usable.any():
+    parts = [_embedded() if str(path) == EMBEDDED else _table(path) for path in paths]
+    fractions, energy = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    if not len(energy):
         raise ValueError(f"hull: no usable {ENERGY} in {', '.join(path.name for path in paths)}")
-    return Hull(fractions_of(everything["formula"][usable]), energy[usable], scale)
+    return Hull(fractions, energy, scale)
+
+
+def _table(path: Path) -> tuple[Fractions, NDArray[np.float64]]:
+    if not path.is_file():
+        raise ValueError(f"hull={str(path)!r}: no such file")
+    if path.suffix not in (".csv", ".parquet"):
+        raise ValueError(f"hull={str(path)!r}: must be a CSV or Parquet table")
+    table = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+    missing = [name for name in ("formula", ENERGY) if name not in table.columns]
+    if missing:
+        raise ValueError(f"hull: column {missing[0]!r} is not in {path.name}, it has {', '.join(table.columns)}")
+    energy = pd.to_numeric(table[ENERGY], errors="coerce").to_numpy(dtype=np.float64)
+    usable = np.isfinite(energy) & (energy > LOWEST)
+    return fractions_of(table["formula"][usable]), energy[usable]
 
 
 def reference_compounds() -> pd.DataFrame:
     """The embedded table of known compounds; made by ``scripts/build_reference_compounds.py``."""
     with as_file(files("data.tables") / "reference_compounds.parquet") as path:
         return pd.read_parquet(path)
+
+
+def _embedded() -> tuple[Fractions, NDArray[np.float64]]:
+    """The known compounds and the decorations, with CHGNet's formation energies."""
+    known, decorations = reference_compounds(), load_decorations()
+    fractions = np.concatenate([fractions_of(known["formula"]), fractions_of_batch(decorations.batch)])
+    energy = np.concatenate([known[ENERGY].to_numpy(dtype=np.float64), decorations.properties[ENERGY].double().numpy()])
+    usable = np.isfinite(energy) & (energy > LOWEST)
+    return fractions[usable], energy[usable]
 
 
 @lru_cache(maxsize=1)
@@ -61,9 +75,4 @@ def chgnet_hull() -> Hull:
     It holds what was at hand, not all that is known: an energy above it is a lower bound of the energy above the
     hull of everything.
     """
-    known = reference_compounds()
-    known = known[known[ENERGY].notna() & (known[ENERGY] > LOWEST)]
-    decorations = load_decorations()
-    fractions = [fractions_of(known["formula"]), fractions_of_batch(decorations.batch)]
-    energy = [known[ENERGY].to_numpy(dtype=np.float64), decorations.properties[ENERGY].double().numpy()]
-    return Hull(np.concatenate(fractions), np.concatenate(energy), SCALE)
+    return Hull(*_embedded(), SCALE)
