@@ -16,22 +16,22 @@ import torch
 from data.frames import from_frame, to_frame
 from data.orbit_batch import OrbitBatch
 from data.workers import start_worker
-from generators.oracles.chgnet_potential import best_device
-from generators.oracles.judge import ChgnetJudge, JudgeSettings
+from generators.oracles.judge import JudgeSettings, PotentialJudge, make_judge
+from generators.oracles.potential import best_device
 
 SHARD_SIZE = 32
 
-_judge: ChgnetJudge | None = None
+_judge: PotentialJudge | None = None
 
 
-def _start_worker(settings: JudgeSettings, device: str) -> None:
+def _start_worker(potential: str, settings: JudgeSettings, device: str) -> None:
     global _judge
     start_worker()
-    _judge = ChgnetJudge(settings, device)
+    _judge = make_judge(potential, settings, device)
 
 
 def _judge_shard(batch: OrbitBatch) -> pd.DataFrame:
-    """Table of one shard: crystal columns (relaxed), ``energy_per_atom`` (eV, CHGNet's scale), the measured
+    """Table of one shard: crystal columns (relaxed), ``energy_per_atom`` (eV, the potential's scale), the measured
     properties, ``judge_evaluations``, ``valid`` and ``reason``."""
     assert _judge is not None, "the worker was not started"
     energy, result = _judge.measure(batch)
@@ -55,18 +55,26 @@ def write_parquet(frame: pd.DataFrame, path: Path) -> None:
 
 
 class JudgeWorkers:
-    """Judge processes that stay for a whole run: each loads CHGNet once.
+    """Judge processes that stay for a whole run: each loads the potential once.
 
     Used in a ``with`` statement; the processes start with the first crystal that is not judged yet.
 
     Args:
         workers: processes of one thread each (one on a GPU). The result does not depend on it.
         device: ``auto`` for whatever is there.
+        potential: ``chgnet`` or ``sevennet``.
     """
 
-    def __init__(self, settings: JudgeSettings | None = None, workers: int = 2, device: str = "auto") -> None:
+    def __init__(
+        self,
+        settings: JudgeSettings | None = None,
+        workers: int = 2,
+        device: str = "auto",
+        potential: str = "chgnet",
+    ) -> None:
         self.settings = settings or JudgeSettings()
         self.device = best_device(device)
+        self.potential = potential
         self.workers = workers if self.device == "cpu" else 1
         self._pool: ProcessPoolExecutor | None = None
 
@@ -84,7 +92,7 @@ class JudgeWorkers:
                 self.workers,
                 mp_context=multiprocessing.get_context("spawn"),
                 initializer=_start_worker,
-                initargs=(self.settings, self.device),
+                initargs=(self.potential, self.settings, self.device),
             )
         return self._pool.submit(_judge_shard, batch)
 
