@@ -10,20 +10,22 @@ from torch import Tensor
 
 from data.frames import from_frame
 from data.orbit_batch import OrbitBatch
-from generators.oracles.base import Oracle, OracleResult
+from generators.oracles.base import Oracle
 from generators.oracles.corrections import mp2020_correction
-from generators.oracles.judge import PotentialJudge
+from generators.oracles.sevennet_potential import SCALE as SEVENNET
 from generators.wish import Interval, Wish
 
 ENERGY = "formation_energy_per_atom"
 FROM_STRUCTURE = ("band_gap", "bulk_modulus")
 """Properties that are taken from a network on the relaxed structure (CGCNN)."""
+UNCORRECTED = frozenset({SEVENNET})
+"""Energy scales without the Materials Project's corrections, which are part of CHGNet's."""
 
 
 def second_opinion(
     table: pd.DataFrame,
     wish: Wish,
-    judge: PotentialJudge | None,
+    judge: Oracle | None,
     network: Oracle | None,
     tolerance: Mapping[str, float] | None = None,
     corrected: bool = True,
@@ -31,89 +33,99 @@ def second_opinion(
     """Second values for the candidates of the first judge, beside the wish.
 
     The judge relaxes once more, within symmetry and from the first judge's minimum. The network reads the
-    structure as the first judge left it.
+    structure as the first judge left it. Where both give a property, the judge's value counts.
 
     Args:
         table: crystal columns of the relaxed candidates (`data.frames.to_frame`), and
             ``formation_energy_per_atom`` of the first judge if there is a second judge.
         wish: the intervals that a second value should lie in.
-        judge: gives formation energies (eV/atom) with its own elements.
-        network: gives band gaps (eV) and bulk moduli (GPa).
+        judge: gives formation energies (eV/atom) with its own elements, for instance `SevenNetJudge`.
+        network: gives band gaps (eV) and bulk moduli (GPa), for instance `CgcnnOracle`.
         tolerance: per property, how far outside its interval a second value may lie, in its unit; 0 if missing.
-        corrected: add the Materials Project's corrections (`mp2020_correction`) to the judge's values. They
-            are part of CHGNet's scale and not of SevenNet's.
+        corrected: add the Materials Project's corrections (`mp2020_correction`) to formation energies on an
+            `UNCORRECTED` scale, as the first judge's have them.
 
     Returns:
-        A table with the index of ``table``, and for a judge NAME and a network NAME:
-        ``formation_energy_per_atom_NAME`` (NaN where it fails), ``disagreement`` (absolute difference of the
-        formation energies, eV/atom), ``reason_NAME``, ``band_gap_NAME``, ``bulk_modulus_NAME``, and
-        ``confirmed``: True if every interval holds, False if one does not or the second judge fails on the
-        crystal, None if none is violated but some have no second value.
+        A table with the index of ``table``. For a judge NAME its properties (``formation_energy_per_atom_NAME``
+        first; NaN where it fails), ``disagreement`` (absolute difference of the formation energies, eV/atom)
+        and ``reason_NAME``; for a network NAME ``band_gap_NAME`` and ``bulk_modulus_NAME``; and ``confirmed``:
+        True if every interval holds, False if one does not or the judge fails on the crystal, None if none
+        is violated but some have no second value.
 
     Raises:
-        ValueError: a column is missing, or a tolerance is negative or for no property of the wish.
+        ValueError: a column is missing, the network lacks a property, or a tolerance is negative or for no
+            property of the wish.
     """
     tolerance = dict(tolerance or {})
-    _check(table, wish, judge, tolerance)
-    result = pd.DataFrame(index=table.index)
+    _check(table, wish, judge, network, tolerance)
+    columns: dict[str, object] = {}
     second: dict[str, Tensor] = {}
-    if len(table) == 0:
-        return _empty(result, judge, network)
-    batch = from_frame(table)
-    if judge is not None:
-        found = judge.evaluate(batch)
-        energy = found.values[ENERGY] + (mp2020_correction(batch) if corrected else 0.0)
-        second[ENERGY] = energy
-        first = torch.from_numpy(table[ENERGY].to_numpy(dtype=float, copy=True))
-        result[f"{ENERGY}_{judge.name}"] = energy.numpy()
-        result["disagreement"] = (energy - first).abs().numpy()
-        result[f"reason_{judge.name}"] = list(found.reason)
+    failed = torch.zeros(len(table), dtype=torch.bool)
+    batch = from_frame(table) if len(table) else None
     if network is not None:
-        read = _read(network, batch)
-        for name in FROM_STRUCTURE:
-            second[name] = read.values[name]
-            result[f"{name}_{network.name}"] = read.values[name].numpy()
-    result["confirmed"] = pd.Series(_confirmed(wish, second, tolerance, len(table)), index=table.index, dtype=object)
+        for name, value in _network_values(network, batch).items():
+            second[name] = value
+            columns[f"{name}_{network.name}"] = value.numpy()
+    if judge is not None:
+        values, reason = _judge_values(judge, batch, corrected)
+        failed = torch.tensor([bool(r) for r in reason], dtype=torch.bool)
+        first = torch.from_numpy(table[ENERGY].to_numpy(dtype=float, copy=True))
+        judged: dict[str, object] = {f"{name}_{judge.name}": value.numpy() for name, value in values.items()}
+        judged["disagreement"] = (values[ENERGY] - first).abs().numpy()
+        judged[f"reason_{judge.name}"] = reason
+        columns = judged | columns
+        for name, value in values.items():
+            second[name] = torch.where(value.isnan(), second.get(name, value), value)
+    result = pd.DataFrame(columns, index=table.index)
+    confirmed = _confirmed(wish, second, tolerance, failed)
+    result["confirmed"] = pd.Series(confirmed, index=table.index, dtype=object)
     return result
 
 
-def _check(table: pd.DataFrame, wish: Wish, judge: PotentialJudge | None, tolerance: Mapping[str, float]) -> None:
+def _check(
+    table: pd.DataFrame, wish: Wish, judge: Oracle | None, network: Oracle | None, tolerance: Mapping[str, float]
+) -> None:
     if judge is not None and ENERGY not in table.columns:
         raise ValueError(f"columns={ENERGY!r}: not in the table, a second value has nothing to be compared with")
-    for name, value in tolerance.items():
+    for name in FROM_STRUCTURE:
+        if network is not None and name not in network.properties:
+            raise ValueError(f"network={network.name!r}: gives no {name}, it has {', '.join(network.properties)}")
+    for name, margin in tolerance.items():
         if name not in wish.intervals:
             raise ValueError(f"tolerance.{name}: not in the wish, which has {', '.join(wish.intervals) or 'nothing'}")
-        if not value >= 0:
-            raise ValueError(f"tolerance.{name}={value}: must be 0 or more")
+        if not margin >= 0:
+            raise ValueError(f"tolerance.{name}={margin}: must be 0 or more")
 
 
-def _read(network: Oracle, batch: OrbitBatch) -> OracleResult:
-    missing = [name for name in FROM_STRUCTURE if name not in network.properties]
-    if missing:
-        raise ValueError(f"network={network.name!r}: gives no {missing[0]}, it has {', '.join(network.properties)}")
-    return network.evaluate(batch)
+def _network_values(network: Oracle, batch: OrbitBatch | None) -> dict[str, Tensor]:
+    if batch is None:
+        return dict.fromkeys(FROM_STRUCTURE, torch.zeros(0, dtype=torch.float64))
+    values = network.evaluate(batch).values
+    return {name: values[name] for name in FROM_STRUCTURE}
 
 
-def _empty(result: pd.DataFrame, judge: PotentialJudge | None, network: Oracle | None) -> pd.DataFrame:
-    """The same columns without rows."""
-    names = []
-    if judge is not None:
-        names += [f"{ENERGY}_{judge.name}", "disagreement", f"reason_{judge.name}"]
-    if network is not None:
-        names += [f"{name}_{network.name}" for name in FROM_STRUCTURE]
-    return result.reindex(columns=[*names, "confirmed"])
+def _judge_values(judge: Oracle, batch: OrbitBatch | None, corrected: bool) -> tuple[dict[str, Tensor], list[str]]:
+    """Values with formation energies first, and a reason where the judge fails."""
+    names = sorted(judge.properties, key=lambda name: name != ENERGY)
+    if batch is None:
+        return dict.fromkeys(names, torch.zeros(0, dtype=torch.float64)), []
+    found = judge.evaluate(batch)
+    values = {name: found.values[name] for name in names}
+    if corrected and judge.scale in UNCORRECTED:
+        values[ENERGY] = values[ENERGY] + mp2020_correction(batch)
+    return values, list(found.reason)
 
 
-def _confirmed(wish: Wish, second: Mapping[str, Tensor], tolerance: Mapping[str, float], n: int) -> list[bool | None]:
-    """Three-valued: an interval without second values is unknown, a second value that is NaN does not hold."""
-    holds = torch.ones(n, dtype=torch.bool)
-    unknown = not wish.intervals
+def _confirmed(
+    wish: Wish, second: Mapping[str, Tensor], tolerance: Mapping[str, float], failed: Tensor
+) -> list[bool | None]:
+    holds = ~failed
+    unknown = torch.full_like(failed, not wish.intervals)
     for name, interval in wish.intervals.items():
-        if name in second:
-            holds &= _widened(interval, tolerance.get(name, 0.0)).contains(second[name])
-        else:
-            unknown = True
-    return [None if ok and unknown else ok for ok in holds.tolist()]
+        value = second.get(name, torch.full(failed.shape, torch.nan, dtype=torch.float64))
+        holds = holds & (value.isnan() | _widened(interval, tolerance.get(name, 0.0)).contains(value))
+        unknown = unknown | value.isnan()
+    return [None if ok and open_ else ok for ok, open_ in zip(holds.tolist(), unknown.tolist(), strict=True)]
 
 
 def _widened(interval: Interval, margin: float) -> Interval:
