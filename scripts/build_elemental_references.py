@@ -24,8 +24,7 @@ from data.frames import from_frame
 from data.orbit_batch import OrbitBatch
 from data.prototypes import prototype_library
 from generators.judging import JudgeWorkers
-from generators.oracles import chgnet_potential, sevennet_potential
-from generators.oracles.judge import JudgeSettings
+from generators.oracles.judge import JudgeSettings, energy_scale
 
 MAX_ATOMS = 4
 """Larger structures (up to 32 atoms) are tried only for elements of the group that they were found in."""
@@ -37,10 +36,7 @@ FEW = 6
 """Structures of each element that a slower potential relaxes again."""
 COMPRESSION = 0.85
 """Volume from which it does: at CHGNet's volumes, neighbours in Rb and Cs lie beyond SevenNet's cutoff."""
-SCALES = {
-    "chgnet": (chgnet_potential.SCALE, "elemental_references.json"),
-    "sevennet": (sevennet_potential.SCALE, "elemental_references_sevennet.json"),
-}
+FILES = {"chgnet": "elemental_references.json", "sevennet": "elemental_references_sevennet.json"}
 
 
 def _group(formula: str) -> int:
@@ -83,13 +79,12 @@ def _lowest(table: pd.DataFrame, n: int) -> pd.DataFrame:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--potential", choices=tuple(SCALES), default="chgnet")
+    parser.add_argument("--potential", choices=tuple(FILES), default="chgnet")
     parser.add_argument("--output", type=Path, default=None)
     parser.add_argument("--work", type=Path, default=Path("outputs/build/elemental_references"))
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
-    scale, name = SCALES[arguments.potential]
-    output = arguments.output or Path(__file__).parents[1] / "data" / "tables" / name
+    output = arguments.output or Path(__file__).parents[1] / "data" / "tables" / FILES[arguments.potential]
     batch, names = _candidates()
     table = _relaxed(batch, names, "chgnet", arguments.work, arguments.workers)
     how = "all prototypes"
@@ -111,7 +106,7 @@ def main() -> None:
         if symbol in best.index
     }
     card = {
-        "scale": scale,
+        "scale": energy_scale(arguments.potential),
         "unit": "eV/atom",
         "made_by": f"scripts/build_elemental_references.py --potential {arguments.potential}",
         "candidate_structures": len(set(names)),

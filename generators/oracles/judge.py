@@ -177,10 +177,17 @@ class SevenNetJudge(PotentialJudge):
 
 
 JUDGES: dict[str, type[ChgnetJudge] | type[SevenNetJudge]] = {"chgnet": ChgnetJudge, "sevennet": SevenNetJudge}
+SCALES = {"chgnet": CHGNetPotential.scale, "sevennet": SevenNetPotential.scale}
 
 
 def make_judge(potential: str, settings: JudgeSettings | None = None, device: str = "cpu") -> PotentialJudge:
     """The judge of a potential's short name. Raises ValueError for an unknown one."""
-    if potential not in JUDGES:
-        raise ValueError(f"potential={potential!r} is unknown: use one of {', '.join(JUDGES)}")
+    energy_scale(potential)
     return JUDGES[potential](settings, device)
+
+
+def energy_scale(potential: str) -> str:
+    """Energy scale of a potential's short name, without loading it. Raises ValueError for an unknown one."""
+    if potential not in SCALES:
+        raise ValueError(f"potential={potential!r} is unknown: use one of {', '.join(SCALES)}")
+    return SCALES[potential]
