@@ -21,7 +21,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "benchmarks.md"
-NAMES = ("geometry", "relaxation", "experiment", "sampling", "guidance", "demo")
+NAMES = ("geometry", "relaxation", "experiment", "agreement", "sampling", "guidance", "demo")
 
 
 def machine() -> str:

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from data.cells import CellBatch
 from generators.oracles.chgnet_network import CHGNetNetwork
+from generators.oracles.chunks import evaluate_chunks
 from generators.oracles.crystal_graph import CrystalGraph, Merging, Neighbours, build_graph, find_neighbours
 from generators.oracles.potential import (
     PotentialOutput,
     cell_problem,
-    evaluate_chunks,
     neighbour_problem,
     to_numpy,
 )

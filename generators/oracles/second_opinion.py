@@ -18,6 +18,9 @@ from generators.wish import Interval, Wish
 ENERGY = "formation_energy_per_atom"
 FROM_STRUCTURE = ("band_gap", "bulk_modulus")
 """Properties that are taken from a network on the relaxed structure (CGCNN)."""
+REFUTES = frozenset({"collapsed", "exploded"})
+"""What a judge says of crystals that do not exist for it. Other reasons only say that it cannot tell: SevenNet sees
+no further than 5 Å, knows 89 elements, and may stop before it converges."""
 UNCORRECTED = frozenset({SEVENNET})
 """Energy scales without the Materials Project's corrections, which are part of CHGNet's."""
 
@@ -49,8 +52,8 @@ def second_opinion(
         A table with the index of ``table``. For a judge NAME its properties (``formation_energy_per_atom_NAME``
         first; NaN where it fails), ``disagreement`` (absolute difference of the formation energies, eV/atom)
         and ``reason_NAME``; for a network NAME ``band_gap_NAME`` and ``bulk_modulus_NAME``; and ``confirmed``:
-        True if every interval holds, False if one does not or the judge fails on the crystal, None if none
-        is violated but some have no second value.
+        True if every interval holds, False if one does not or the crystal falls apart under the judge
+        (`REFUTES`), None if none is violated but some have no second value.
 
     Raises:
         ValueError: a column is missing, the network lacks a property, or a tolerance is negative or for no
@@ -60,7 +63,7 @@ def second_opinion(
     _check(table, wish, judge, network, tolerance)
     columns: dict[str, object] = {}
     second: dict[str, Tensor] = {}
-    failed = torch.zeros(len(table), dtype=torch.bool)
+    refuted = torch.zeros(len(table), dtype=torch.bool)
     batch = from_frame(table) if len(table) else None
     if network is not None:
         for name, value in _network_values(network, batch).items():
@@ -68,7 +71,7 @@ def second_opinion(
             columns[f"{name}_{network.name}"] = value.numpy()
     if judge is not None:
         values, reason = _judge_values(judge, batch, corrected)
-        failed = torch.tensor([bool(r) for r in reason], dtype=torch.bool)
+        refuted = torch.tensor([r in REFUTES for r in reason], dtype=torch.bool)
         first = torch.from_numpy(table[ENERGY].to_numpy(dtype=float, copy=True))
         judged: dict[str, object] = {f"{name}_{judge.name}": value.numpy() for name, value in values.items()}
         judged["disagreement"] = (values[ENERGY] - first).abs().numpy()
@@ -77,7 +80,7 @@ def second_opinion(
         for name, value in values.items():
             second[name] = torch.where(value.isnan(), second.get(name, value), value)
     result = pd.DataFrame(columns, index=table.index)
-    confirmed = _confirmed(wish, second, tolerance, failed)
+    confirmed = _confirmed(wish, second, tolerance, refuted)
     result["confirmed"] = pd.Series(confirmed, index=table.index, dtype=object)
     return result
 
@@ -117,12 +120,12 @@ def _judge_values(judge: Oracle, batch: OrbitBatch | None, corrected: bool) -> t
 
 
 def _confirmed(
-    wish: Wish, second: Mapping[str, Tensor], tolerance: Mapping[str, float], failed: Tensor
+    wish: Wish, second: Mapping[str, Tensor], tolerance: Mapping[str, float], refuted: Tensor
 ) -> list[bool | None]:
-    holds = ~failed
-    unknown = torch.full_like(failed, not wish.intervals)
+    holds = ~refuted
+    unknown = torch.full_like(refuted, not wish.intervals)
     for name, interval in wish.intervals.items():
-        value = second.get(name, torch.full(failed.shape, torch.nan, dtype=torch.float64))
+        value = second.get(name, torch.full(refuted.shape, torch.nan, dtype=torch.float64))
         holds = holds & (value.isnan() | _widened(interval, tolerance.get(name, 0.0)).contains(value))
         unknown = unknown | value.isnan()
     return [None if ok and open_ else ok for ok, open_ in zip(holds.tolist(), unknown.tolist(), strict=True)]

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data.cells import CellBatch
+from generators.oracles.chunks import evaluate_chunks
 from generators.oracles.crystal_graph import Merging, Neighbours, find_neighbours
 from generators.oracles.potential import (
     PotentialOutput,
     cell_problem,
-    evaluate_chunks,
     neighbour_problem,
     to_numpy,
 )

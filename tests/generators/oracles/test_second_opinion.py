@@ -28,9 +28,10 @@ def crystals(*decorations: tuple[str, str]) -> OrbitBatch:
 
 
 class Fixed:
-    """An oracle that says what it was told; NaN for a reason."""
+    """An oracle that says what it was told; NaN for ``reason``."""
 
     scale = "fixed"
+    reason = "collapsed"
 
     def __init__(self, name: str, **values: list[float]) -> None:
         self.name = name
@@ -39,7 +40,7 @@ class Fixed:
 
     def evaluate(self, batch: OrbitBatch) -> OracleResult:
         main = next(iter(self.values.values()))
-        reason = tuple("collapsed" if math.isnan(x) else "" for x in main.tolist())
+        reason = tuple(self.reason if math.isnan(x) else "" for x in main.tolist())
         std = {name: torch.zeros_like(main) for name in self.values}
         return OracleResult(dict(self.values), std, ~main.isnan(), reason)
 
@@ -69,6 +70,13 @@ def test_confirmed_refuted_and_unknown() -> None:
     assert confirmed(**{ENERGY: below, "magnetization_density": below}) == [None, None, False, False]
     assert confirmed(band_gap=Interval(1.5, 2.5)) == [True, True, True, False]
     assert confirmed(bulk_modulus=Interval(20, None)) == [False, None, True, False]
+
+
+def test_a_judge_that_cannot_tell_refutes_nothing() -> None:
+    judge = Fixed("second", **{ENERGY: [math.nan]})
+    judge.reason = "unknown element"
+    found = second_opinion(table([-2.0]), Wish({ENERGY: Interval(None, -1.0)}), judge, None)
+    assert found["confirmed"].tolist() == [None]
 
 
 def test_a_judges_own_value_counts_before_the_networks() -> None:
