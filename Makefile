@@ -25,6 +25,7 @@ data: $(STAMP)
 	$(BIN)/python scripts/build_wyckoff_tables.py
 	$(BIN)/python scripts/build_prototypes.py
 	$(BIN)/python scripts/build_elemental_references.py
+	$(BIN)/python scripts/build_elemental_references.py --potential sevennet
 	$(BIN)/python scripts/build_decorations.py
 
 weights: $(STAMP)

@@ -32,6 +32,7 @@ from generators.conditioning import Conditions
 from generators.judging import JudgeWorkers, judged_batch
 from generators.module import CompositionDiffusion
 from generators.oracles.base import OracleResult
+from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull_tables import chgnet_hull, reference_compounds
 from generators.oracles.judge import JudgeSettings, elemental_references, formation_energy
 from generators.oracles.surrogate import SurrogateOracle
@@ -301,7 +302,7 @@ class Generation:
 
     def _with_energy(self, frame: pd.DataFrame) -> pd.DataFrame:
         energy = torch.from_numpy(frame["energy_per_atom"].to_numpy(copy=True))
-        values = formation_energy(judged_batch(frame), energy, elemental_references())
+        values = formation_energy(judged_batch(frame), energy, elemental_references(SCALE), SCALE)
         return frame.assign(formation_energy_per_atom=values.numpy())
 
     def _hits(self, frame: pd.DataFrame) -> NDArray[np.bool_]:

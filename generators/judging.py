@@ -16,23 +16,24 @@ import torch
 from data.frames import from_frame, to_frame
 from data.orbit_batch import OrbitBatch
 from data.workers import start_worker
-from generators.oracles.chgnet_potential import best_device
-from generators.oracles.judge import ChgnetJudge, JudgeSettings
+from generators.oracles.judge import JudgeSettings, PotentialJudge, energy_scale, make_judge
+from generators.oracles.potential import best_device
 
 SHARD_SIZE = 32
+_SCALE = "energy_scale"  # kept in the shards only, so that another potential never reads them as its own
 
-_judge: ChgnetJudge | None = None
+_judge: PotentialJudge | None = None
 
 
-def _start_worker(settings: JudgeSettings, device: str) -> None:
+def _start_worker(potential: str, settings: JudgeSettings, device: str) -> None:
     global _judge
     start_worker()
-    _judge = ChgnetJudge(settings, device)
+    _judge = make_judge(potential, settings, device)
 
 
 def _judge_shard(batch: OrbitBatch) -> pd.DataFrame:
-    """Table of one shard: crystal columns (relaxed), ``energy_per_atom`` (eV, CHGNet's scale), the measured
-    properties, ``judge_evaluations``, ``valid`` and ``reason``."""
+    """Table of one shard: crystal columns (relaxed), ``energy_per_atom`` (eV, the potential's scale), the measured
+    properties, ``judge_evaluations``, ``valid``, ``reason`` and ``energy_scale``."""
     assert _judge is not None, "the worker was not started"
     energy, result = _judge.measure(batch)
     assert result.relaxed is not None and result.n_evaluations is not None
@@ -43,6 +44,7 @@ def _judge_shard(batch: OrbitBatch) -> pd.DataFrame:
     frame["judge_evaluations"] = result.n_evaluations.numpy()
     frame["valid"] = result.valid.numpy()
     frame["reason"] = list(result.reason)
+    frame[_SCALE] = _judge.scale
     return frame
 
 
@@ -55,18 +57,27 @@ def write_parquet(frame: pd.DataFrame, path: Path) -> None:
 
 
 class JudgeWorkers:
-    """Judge processes that stay for a whole run: each loads CHGNet once.
+    """Judge processes that stay for a whole run: each loads the potential once.
 
     Used in a ``with`` statement; the processes start with the first crystal that is not judged yet.
 
     Args:
         workers: processes of one thread each (one on a GPU). The result does not depend on it.
         device: ``auto`` for whatever is there.
+        potential: ``chgnet`` or ``sevennet``.
     """
 
-    def __init__(self, settings: JudgeSettings | None = None, workers: int = 2, device: str = "auto") -> None:
+    def __init__(
+        self,
+        settings: JudgeSettings | None = None,
+        workers: int = 2,
+        device: str = "auto",
+        potential: str = "chgnet",
+    ) -> None:
         self.settings = settings or JudgeSettings()
         self.device = best_device(device)
+        self.potential = potential
+        self.scale = energy_scale(potential)
         self.workers = workers if self.device == "cpu" else 1
         self._pool: ProcessPoolExecutor | None = None
 
@@ -84,7 +95,7 @@ class JudgeWorkers:
                 self.workers,
                 mp_context=multiprocessing.get_context("spawn"),
                 initializer=_start_worker,
-                initargs=(self.settings, self.device),
+                initargs=(self.potential, self.settings, self.device),
             )
         return self._pool.submit(_judge_shard, batch)
 
@@ -104,14 +115,14 @@ class JudgeWorkers:
             progress: called with the number of crystals done since the last call, and their table.
 
         Raises:
-            ValueError: the folder holds shards of other crystals.
+            ValueError: the folder holds shards of other crystals, or of another potential.
         """
         shards = torch.arange(len(batch)).split(shard_size)
         paths = [folder / f"{name}-{i:05d}.parquet" for i in range(len(shards))]
         for path, rows in zip(paths, shards, strict=True):
             if path.exists():
                 done = pd.read_parquet(path)
-                _check_same(done, batch.select(rows), path)
+                _check_same(done, batch.select(rows), path, self.scale)
                 if progress is not None:
                     progress(len(done), done)
         queue = iter([i for i, path in enumerate(paths) if not path.exists()])
@@ -127,10 +138,13 @@ class JudgeWorkers:
                     progress(len(frame), frame)
                 for i in islice(queue, 1):
                     waiting[self._submit(batch.select(shards[i]))] = i
-        return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
+        table = pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
+        return table.drop(columns=_SCALE, errors="ignore")
 
 
-def _check_same(done: pd.DataFrame, batch: OrbitBatch, path: Path) -> None:
+def _check_same(done: pd.DataFrame, batch: OrbitBatch, path: Path, scale: str) -> None:
+    if _SCALE in done.columns and set(done[_SCALE]) != {scale}:
+        raise ValueError(f"{path}: holds energies on another scale than {scale!r}, choose another run folder")
     expected = [list(c.atomic_numbers) for c in batch.to_crystals()]
     found = [list(z) for z in done["atomic_numbers"]]
     if expected != found:

@@ -21,7 +21,10 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "benchmarks.md"
-NAMES = ("geometry", "relaxation", "sampling", "training", "guidance", "demo", "hull", "evaluate")
+NAMES = (
+    "geometry", "relaxation", "sampling", "training", "guidance", "demo", "hull", "evaluate", "experiment", "agreement",
+    "phonons",
+)  # fmt: skip
 
 
 def machine() -> str:

@@ -26,6 +26,7 @@ from data.orbit_batch import OrbitBatch
 from data.prototype_table import PrototypeTable
 from data.prototypes import prototype_library
 from generators.judging import JudgeWorkers, judged_batch, write_parquet
+from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.judge import elemental_references, formation_energy
 from generators.screening.baselines import random_decorations
 
@@ -125,7 +126,8 @@ def main() -> None:
     frame.insert(0, "prototype", [table.names[i] for i in row.tolist()])
     relaxed = judged_batch(frame)
     energy = torch.from_numpy(frame["energy_per_atom"].to_numpy())
-    frame["formation_energy_per_atom"] = formation_energy(relaxed, energy, elemental_references()).numpy()
+    references = elemental_references(SCALE)
+    frame["formation_energy_per_atom"] = formation_energy(relaxed, energy, references, SCALE).numpy()
     reasons = Counter(frame["reason"][~frame["valid"]])
     good = frame[frame["valid"] & frame["formation_energy_per_atom"].notna()]
     write_parquet(_compact(good), arguments.output)

@@ -21,6 +21,7 @@ from generators.evaluation.matching import first_equal, matches
 from generators.evaluation.metrics import Figure, distances, summarise
 from generators.evaluation.samples import Samples, displacement, shortest_distance, without_symmetry
 from generators.judging import JudgeWorkers, judged_batch
+from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import Hull, fractions_of_batch
 from generators.oracles.judge import elemental_references, formation_energy
 from generators.screening.charge_balance import charge_balanced
@@ -200,12 +201,12 @@ def _add_energies(
     table: pd.DataFrame, judged: pd.DataFrame, relaxed: OrbitBatch, hull: Hull, protocol: Protocol
 ) -> None:
     energy = torch.from_numpy(judged["energy_per_atom"].to_numpy(copy=True))
-    values = formation_energy(relaxed, energy, elemental_references()).numpy()
+    values = formation_energy(relaxed, energy, elemental_references(SCALE), SCALE).numpy()
     fractions = fractions_of_batch(relaxed)
     table["relaxed"] = judged["valid"]
     table["reason"] = judged["reason"]
     table[ENERGY] = values
-    table["e_above_hull"] = values - hull.hull_energy(fractions)
+    table["e_above_hull"] = hull.e_above_hull(fractions, values, SCALE)
     table["decomposes_to"] = [" + ".join(parts) for parts in hull.decomposition(fractions)]
     for name in ("magnetization_density", "bulk_modulus"):
         table[name] = judged[name]

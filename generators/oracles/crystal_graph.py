@@ -105,8 +105,10 @@ def generic_cells(batch: OrbitBatch) -> CellBatch:
     return decode(moved)
 
 
-def find_neighbours(coords: Floats, lattice: Floats, orbit: Integers, merging: Merging) -> Neighbours:
-    """Pairs within `ATOM_CUTOFF` of one cell with atoms of the orbits ``orbit`` [atoms]."""
+def find_neighbours(
+    coords: Floats, lattice: Floats, orbit: Integers, merging: Merging, cutoff: float = ATOM_CUTOFF
+) -> Neighbours:
+    """Pairs within ``cutoff`` (Å) of one cell with atoms of the orbits ``orbit`` [atoms]."""
     from pymatgen.optimization.neighbors import find_points_in_spheres
 
     wrapped = coords - np.floor(coords)
@@ -118,7 +120,7 @@ def find_neighbours(coords: Floats, lattice: Floats, orbit: Integers, merging: M
     centers = first if merging == Merging.ORBITS else every
     cartesian = np.ascontiguousarray(wrapped @ lattice)
     center, neighbour, image, distance = find_points_in_spheres(
-        cartesian, np.ascontiguousarray(cartesian[centers]), r=ATOM_CUTOFF, pbc=np.ones(3, dtype=np.int64),
+        cartesian, np.ascontiguousarray(cartesian[centers]), r=cutoff, pbc=np.ones(3, dtype=np.int64),
         lattice=np.ascontiguousarray(lattice), tol=1e-8,
     )  # fmt: skip
     center = centers[center]

@@ -18,7 +18,7 @@ from torch import Tensor
 from data.cells import CellBatch, decode, element
 from data.orbit_batch import OrbitBatch
 from generators.oracles.base import OracleResult
-from generators.oracles.chgnet_potential import CHGNetPotential
+from generators.oracles.potential import Potential
 from generators.oracles.relaxation import RelaxationSettings, relax
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class PhononOracle:
     scale = ""
     properties = ("lowest_frequency", "dynamically_stable")
 
-    def __init__(self, potential: CHGNetPotential, settings: PhononSettings | None = None) -> None:
+    def __init__(self, potential: Potential, settings: PhononSettings | None = None) -> None:
         self.potential = potential
         self.settings = settings or PhononSettings()
 
@@ -86,7 +86,7 @@ class PhononOracle:
             if phonons is None:
                 reasons[i] = "cell too large for phonons"
                 continue
-            supercells = phonons.supercells_with_displacements
+            supercells = phonons.supercells_with_displacements or []
             forces, reason = forces_of(supercells, self.potential)
             n_evaluations[i] += len(supercells)
             if reason:
@@ -117,6 +117,7 @@ def displaced(cell: CellBatch, settings: PhononSettings) -> Phonopy | None:
         return None
     atoms = PhonopyAtoms(
         symbols=[element(z).symbol for z in cell.atomic_number.tolist()],
+        masses=[float(element(z).atomic_mass) for z in cell.atomic_number.tolist()],
         cell=lattice,
         scaled_positions=torch.remainder(cell.frac_coords.detach().double(), 1.0).numpy(),
     )
@@ -145,7 +146,7 @@ def shortest_vector(lattice: NDArray[np.float64]) -> float:
     return float(min(Lattice(lattice).get_niggli_reduced_lattice().abc))
 
 
-def forces_of(supercells: Sequence[Any], potential: CHGNetPotential) -> tuple[list[NDArray[np.float64]], str]:
+def forces_of(supercells: Sequence[Any], potential: Potential) -> tuple[list[NDArray[np.float64]], str]:
     """Forces [n, 3] in eV/Å of each supercell (phonopy atoms), or the reason why there are none."""
     lattice = torch.tensor(np.array([s.cell for s in supercells]))
     cells = CellBatch(
@@ -175,4 +176,5 @@ def lowest_frequency(phonons: Phonopy, forces: Sequence[NDArray[np.float64]], me
     phonons.produce_force_constants()
     phonons.symmetrize_force_constants()
     phonons.run_mesh(mesh_length, is_gamma_center=True)
-    return float(phonons.get_mesh_dict()["frequencies"].min())
+    frequencies: NDArray[np.float64] = phonons.mesh.frequencies  # type: ignore[union-attr]
+    return float(frequencies.min())

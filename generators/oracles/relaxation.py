@@ -7,7 +7,7 @@ written in P1.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,9 +15,9 @@ from torch import Tensor
 from data.cells import CellBatch, decode
 from data.lattice import strain_to_lattice
 from data.orbit_batch import OrbitBatch
-from generators.oracles.chgnet_potential import CHGNetPotential
 from generators.oracles.crystal_graph import generic_cells
 from generators.oracles.minimize import minimize
+from generators.oracles.potential import Potential
 
 EV_PER_A3_IN_GPA = 160.21766208
 _BULK_MODULUS_GUESS = 100.0 / EV_PER_A3_IN_GPA
@@ -34,11 +34,13 @@ class RelaxationSettings:
         max_force: eV/Å, per site along each free coordinate.
         max_stress: GPa, per free component of the lattice chart.
         max_evaluations: energy and gradient evaluations per crystal.
+        fix_volume: keep the volume; the shape of the cell and the coordinates relax.
     """
 
     max_force: float = 0.1
     max_stress: float = 0.5
     max_evaluations: int = 60
+    fix_volume: bool = False
 
     def __post_init__(self) -> None:
         for name in ("max_force", "max_stress", "max_evaluations"):
@@ -70,9 +72,7 @@ class RelaxationResult:
     reason: tuple[str, ...]
 
 
-def relax(
-    batch: OrbitBatch, potential: CHGNetPotential, settings: RelaxationSettings | None = None
-) -> RelaxationResult:
+def relax(batch: OrbitBatch, potential: Potential, settings: RelaxationSettings | None = None) -> RelaxationResult:
     """Minimise the energy over the free parameters of every crystal; ``batch`` is not changed."""
     settings = settings or RelaxationSettings()
     b, k = batch.mask.shape
@@ -100,11 +100,13 @@ def relax(
             reasons[row] = reason
         return energy.detach().double(), gradient.double(), output.valid
 
+    lattice_free = batch.strain_mask.clone()
+    lattice_free[:, 0] &= not settings.fix_volume
     x0 = torch.cat([batch.strain, batch.coordinates.reshape(b, 3 * k)], 1)
     minimum = minimize(
         objective,
         x0,
-        torch.cat([batch.strain_mask, batch.coordinate_mask.reshape(b, 3 * k)], 1),
+        torch.cat([lattice_free, batch.coordinate_mask.reshape(b, 3 * k)], 1),
         torch.cat([lattice_curvature, site_curvature.reshape(b, 3 * k)], 1),
         tolerance,
         max_step,
@@ -151,21 +153,34 @@ def _reasons(converged: Tensor, energy: Tensor, cells: CellBatch, start_volume: 
     return result
 
 
-def bulk_modulus(batch: OrbitBatch, potential: CHGNetPotential, strain: float = 0.02) -> Tensor:
+def bulk_modulus(
+    batch: OrbitBatch, potential: Potential, strain: float = 0.02, settings: RelaxationSettings | None = None
+) -> Tensor:
     """[B] GPa, from the pressures at volumes ``exp(+-strain)`` around each (relaxed) crystal.
 
-    Isotropic scaling with clamped free coordinates, so an upper bound where there are any; NaN if a cell
-    cannot be evaluated.
+    Args:
+        batch: relaxed crystals.
+        potential: what they were relaxed with.
+        strain: change of the logarithm of the volume.
+        settings: relax shape and coordinates at both volumes; None scales isotropically with clamped
+            free coordinates, which is an upper bound where there are any.
+
+    Returns:
+        NaN where a cell cannot be evaluated or does not relax.
     """
     pressures = []
     volume = decode(batch).volume
     for sign in (-1.0, 1.0):
         shifted = batch.strain.clone()
         shifted[:, 0] += sign * strain
-        shifted.requires_grad_()
-        moved = batch.replace(strain=shifted)
+        moved, valid = batch.replace(strain=shifted), torch.ones(len(batch), dtype=torch.bool)
+        if settings is not None:
+            result = relax(moved, potential, replace(settings, fix_volume=True))
+            moved, valid = result.batch, result.valid
+        variable = moved.strain.detach().clone().requires_grad_()
+        moved = moved.replace(strain=variable)
         output = potential.evaluate(decode(moved), generic=generic_cells(moved))
-        gradient = torch.autograd.grad(output.energy.sum(), shifted)[0][:, 0]
+        gradient = torch.autograd.grad(output.energy.sum(), variable)[0][:, 0]
         value = -gradient / (volume * float(torch.exp(torch.tensor(sign * strain)))) * EV_PER_A3_IN_GPA
-        pressures.append(torch.where(output.valid, value, torch.full_like(value, torch.nan)))
+        pressures.append(torch.where(output.valid & valid, value, torch.full_like(value, torch.nan)))
     return ((pressures[0] - pressures[1]) / (2 * strain)).detach()

@@ -15,7 +15,7 @@ from data.orbit_batch import OrbitBatch
 from data.prototypes import prototype_library
 from data.symmetry import encode
 from generators.oracles.chgnet_potential import CHGNetPotential
-from generators.oracles.judge import ChgnetJudge, JudgeSettings
+from generators.oracles.judge import ChgnetJudge, JudgeSettings, make_judge
 from generators.oracles.relaxation import RelaxationSettings, bulk_modulus, relax
 
 
@@ -131,6 +131,26 @@ def test_bulk_moduli_of_known_crystals(potential: CHGNetPotential) -> None:
     assert float(modulus[1]) == pytest.approx(163, abs=5)
 
 
+def test_relaxed_moduli_lie_below_clamped_ones(potential: CHGNetPotential) -> None:
+    """Internal coordinates that may follow make a crystal softer; a rock salt has none."""
+    settings = RelaxationSettings(max_force=0.01, max_stress=0.1)
+    relaxed = relax(crystals().select(torch.tensor([0, 3])), potential, settings)
+    clamped = bulk_modulus(relaxed.batch, potential)
+    free = bulk_modulus(relaxed.batch, potential, settings=settings)
+    assert float(free[0]) == pytest.approx(float(clamped[0]), abs=0.1)
+    assert 0 < float(free[1]) < float(clamped[1]) - 1
+
+
+def test_a_fixed_volume_stays(potential: CHGNetPotential) -> None:
+    batch = crystals().select(torch.tensor([3]))
+    result = relax(batch, potential, RelaxationSettings(fix_volume=True))
+    cells = decode(batch)
+    assert bool(result.valid.all())
+    assert float(result.volume_per_atom[0]) == pytest.approx(float(cells.volume[0] / cells.n_atoms[0]), rel=1e-9)
+    assert float(result.energy_per_atom[0]) <= float(potential.evaluate(cells).energy[0] / cells.n_atoms[0]) + 1e-6
+    assert not torch.equal(result.batch.strain[:, 1], batch.strain[:, 1])
+
+
 def test_judge_keeps_order_and_marks_what_fails() -> None:
     judge = ChgnetJudge(JudgeSettings(max_evaluations=30))
     batch = crystals().select(torch.tensor([1, 0]))
@@ -146,3 +166,8 @@ def test_judge_keeps_order_and_marks_what_fails() -> None:
     assert bool(torch.isnan(energy[2]))
     alone = judge.evaluate(batch.select(torch.tensor([1]))).values["formation_energy_per_atom"]
     assert float(alone[0]) == pytest.approx(float(energy[1]), abs=1e-4)
+
+
+def test_unknown_potentials_are_named() -> None:
+    with pytest.raises(ValueError, match="potential='mace' is unknown: use one of chgnet, sevennet"):
+        make_judge("mace")
