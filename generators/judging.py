@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from itertools import islice
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pandas as pd
 import torch
@@ -16,16 +17,19 @@ import torch
 from data.frames import from_frame, to_frame
 from data.orbit_batch import OrbitBatch
 from data.workers import start_worker
+from generators.oracles.base import OracleResult
 from generators.oracles.judge import JudgeSettings, PotentialJudge, energy_scale, make_judge
+from generators.oracles.phonons import PhononOracle, PhononSettings
 from generators.oracles.potential import best_device
 
 SHARD_SIZE = 32
-_SCALE = "energy_scale"  # kept in the shards only, so that another potential never reads them as its own
+_TAG = "judged_by"  # kept in the shards only, so that another judge never reads them as its own
 
 _judge: PotentialJudge | None = None
+_phonons: PhononOracle | None = None
 
 
-def _start_worker(potential: str, settings: JudgeSettings, device: str) -> None:
+def _start_judge(potential: str, settings: JudgeSettings, device: str) -> None:
     global _judge
     start_worker()
     _judge = make_judge(potential, settings, device)
@@ -33,18 +37,36 @@ def _start_worker(potential: str, settings: JudgeSettings, device: str) -> None:
 
 def _judge_shard(batch: OrbitBatch) -> pd.DataFrame:
     """Table of one shard: crystal columns (relaxed), ``energy_per_atom`` (eV, the potential's scale), the measured
-    properties, ``judge_evaluations``, ``valid``, ``reason`` and ``energy_scale``."""
+    properties, ``max_force`` (eV/Å), ``max_stress`` (GPa), ``judge_evaluations``, ``valid`` and ``reason``."""
     assert _judge is not None, "the worker was not started"
     energy, result = _judge.measure(batch)
+    return _as_table(result).assign(energy_per_atom=energy.numpy())
+
+
+def _start_phonons(settings: PhononSettings, device: str) -> None:
+    global _phonons
+    start_worker()
+    _phonons = PhononOracle(make_judge("chgnet", JudgeSettings(), device).potential, settings)
+
+
+def _phonon_shard(batch: OrbitBatch) -> pd.DataFrame:
+    """Table of one shard: crystal columns (relaxed), ``lowest_frequency`` (THz), ``dynamically_stable``, and the
+    rest as in `_judge_shard`."""
+    assert _phonons is not None, "the worker was not started"
+    return _as_table(_phonons.evaluate(batch))
+
+
+def _as_table(result: OracleResult) -> pd.DataFrame:
     assert result.relaxed is not None and result.n_evaluations is not None
     frame = to_frame(result.relaxed)
-    frame["energy_per_atom"] = energy.numpy()
     for name, value in result.values.items():
         frame[name] = value.numpy()
+    for name, residual in (("max_force", result.max_force), ("max_stress", result.max_stress)):
+        if residual is not None:
+            frame[name] = residual.numpy()
     frame["judge_evaluations"] = result.n_evaluations.numpy()
     frame["valid"] = result.valid.numpy()
     frame["reason"] = list(result.reason)
-    frame[_SCALE] = _judge.scale
     return frame
 
 
@@ -56,30 +78,31 @@ def write_parquet(frame: pd.DataFrame, path: Path) -> None:
     temporary.replace(path)
 
 
-class JudgeWorkers:
-    """Judge processes that stay for a whole run: each loads the potential once.
+class Workers(ABC):
+    """Processes that judge shards of crystals and stay for a whole run: each loads its networks once.
 
     Used in a ``with`` statement; the processes start with the first crystal that is not judged yet.
 
     Args:
+        tag: says who judges, with which energy scale.
         workers: processes of one thread each (one on a GPU). The result does not depend on it.
         device: ``auto`` for whatever is there.
-        potential: ``chgnet`` or ``sevennet``.
     """
 
-    def __init__(
-        self,
-        settings: JudgeSettings | None = None,
-        workers: int = 2,
-        device: str = "auto",
-        potential: str = "chgnet",
-    ) -> None:
-        self.settings = settings or JudgeSettings()
+    def __init__(self, tag: str, workers: int = 2, device: str = "auto") -> None:
+        self.tag = tag
         self.device = best_device(device)
-        self.potential = potential
-        self.scale = energy_scale(potential)
         self.workers = workers if self.device == "cpu" else 1
         self._pool: ProcessPoolExecutor | None = None
+
+    @abstractmethod
+    def _start(self) -> tuple[Callable[..., None], tuple[Any, ...]]:
+        """Initializer of a process, and its arguments."""
+
+    @property
+    @abstractmethod
+    def _task(self) -> Callable[[OrbitBatch], pd.DataFrame]:
+        """What a process does with a shard."""
 
     def __enter__(self) -> Self:
         return self
@@ -91,13 +114,11 @@ class JudgeWorkers:
 
     def _submit(self, batch: OrbitBatch) -> Future[pd.DataFrame]:
         if self._pool is None:
+            initializer, arguments = self._start()
             self._pool = ProcessPoolExecutor(
-                self.workers,
-                mp_context=multiprocessing.get_context("spawn"),
-                initializer=_start_worker,
-                initargs=(self.potential, self.settings, self.device),
-            )
-        return self._pool.submit(_judge_shard, batch)
+                self.workers, multiprocessing.get_context("spawn"), initializer, arguments
+            )  # fmt: skip
+        return self._pool.submit(self._task, batch)
 
     def judge(
         self,
@@ -107,7 +128,7 @@ class JudgeWorkers:
         shard_size: int = SHARD_SIZE,
         progress: Callable[[int, pd.DataFrame], object] | None = None,
     ) -> pd.DataFrame:
-        """Relax and measure all crystals of ``batch``; see `_judge_shard` for the columns.
+        """Judge all crystals of ``batch``, one row each.
 
         Shards already in ``folder`` (``NAME-00012.parquet``) are read, not judged again.
 
@@ -115,14 +136,14 @@ class JudgeWorkers:
             progress: called with the number of crystals done since the last call, and their table.
 
         Raises:
-            ValueError: the folder holds shards of other crystals, or of another potential.
+            ValueError: the folder holds shards of other crystals, or of another judge.
         """
         shards = torch.arange(len(batch)).split(shard_size)
         paths = [folder / f"{name}-{i:05d}.parquet" for i in range(len(shards))]
         for path, rows in zip(paths, shards, strict=True):
             if path.exists():
                 done = pd.read_parquet(path)
-                _check_same(done, batch.select(rows), path, self.scale)
+                _check_same(done, batch.select(rows), path, self.tag)
                 if progress is not None:
                     progress(len(done), done)
         queue = iter([i for i, path in enumerate(paths) if not path.exists()])
@@ -133,18 +154,60 @@ class JudgeWorkers:
             finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
             for future in finished:
                 frame = future.result()
-                write_parquet(frame, paths[waiting.pop(future)])
+                write_parquet(frame.assign(**{_TAG: self.tag}), paths[waiting.pop(future)])
                 if progress is not None:
                     progress(len(frame), frame)
                 for i in islice(queue, 1):
                     waiting[self._submit(batch.select(shards[i]))] = i
         table = pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
-        return table.drop(columns=_SCALE, errors="ignore")
+        return table.drop(columns=_TAG, errors="ignore")
 
 
-def _check_same(done: pd.DataFrame, batch: OrbitBatch, path: Path, scale: str) -> None:
-    if _SCALE in done.columns and set(done[_SCALE]) != {scale}:
-        raise ValueError(f"{path}: holds energies on another scale than {scale!r}, choose another run folder")
+class JudgeWorkers(Workers):
+    """Relaxation and energies by a potential; see `_judge_shard` for the columns.
+
+    Args:
+        settings: what is measured and how tightly it is relaxed.
+        potential: ``chgnet`` or ``sevennet``.
+    """
+
+    def __init__(
+        self,
+        settings: JudgeSettings | None = None,
+        workers: int = 2,
+        device: str = "auto",
+        potential: str = "chgnet",
+    ) -> None:
+        super().__init__(energy_scale(potential), workers, device)
+        self.settings = settings or JudgeSettings()
+        self.potential = potential
+
+    def _start(self) -> tuple[Callable[..., None], tuple[Any, ...]]:
+        return _start_judge, (self.potential, self.settings, self.device)
+
+    @property
+    def _task(self) -> Callable[[OrbitBatch], pd.DataFrame]:
+        return _judge_shard
+
+
+class PhononWorkers(Workers):
+    """Phonons by CHGNet; see `_phonon_shard` for the columns."""
+
+    def __init__(self, settings: PhononSettings | None = None, workers: int = 2, device: str = "auto") -> None:
+        super().__init__(f"phonons, {energy_scale('chgnet')}", workers, device)
+        self.settings = settings or PhononSettings()
+
+    def _start(self) -> tuple[Callable[..., None], tuple[Any, ...]]:
+        return _start_phonons, (self.settings, self.device)
+
+    @property
+    def _task(self) -> Callable[[OrbitBatch], pd.DataFrame]:
+        return _phonon_shard
+
+
+def _check_same(done: pd.DataFrame, batch: OrbitBatch, path: Path, tag: str) -> None:
+    if _TAG in done.columns and set(done[_TAG]) != {tag}:
+        raise ValueError(f"{path}: was judged by another judge than {tag!r}, choose another run folder")
     expected = [list(c.atomic_numbers) for c in batch.to_crystals()]
     found = [list(z) for z in done["atomic_numbers"]]
     if expected != found:
@@ -152,5 +215,5 @@ def _check_same(done: pd.DataFrame, batch: OrbitBatch, path: Path, scale: str) -
 
 
 def judged_batch(frame: pd.DataFrame) -> OrbitBatch:
-    """The relaxed crystals of a table of `JudgeWorkers.judge`."""
+    """The relaxed crystals of a table of `Workers.judge`."""
     return from_frame(frame)

@@ -213,11 +213,12 @@ class EvaluateConfig:
     relax: str = "symmetric"  # symmetric | free | none
     metastable: float = 0.1  # eV/atom above the hull
     bootstrap: int = 1000
+    phonons: int = 0  # so many metastable samples are tested for imaginary modes
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
     oracle: OracleConfig = field(default_factory=OracleConfig)
 
     def __post_init__(self) -> None:
-        _at_least(self, "", 0, "seed")
+        _at_least(self, "", 0, "seed", "phonons")
         _at_least(self, "", 1, "first", "bootstrap")
         _positive(self, "", "symprec", "relaxed_symprec")
         if self.relax not in RELAXATIONS:

@@ -20,6 +20,7 @@ from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import Hull
 from generators.oracles.hull_tables import EMBEDDED, chgnet_hull, read_hull, reference_compounds
 from generators.oracles.judge import JudgeSettings
+from generators.oracles.phonons import PhononSettings
 from generators.schema import EvaluateConfig
 from generators.screening.charge_balance import SETTINGS as CHARGE_BALANCE
 
@@ -52,8 +53,9 @@ def evaluate_command(config: EvaluateConfig, plain: dict[str, Any], folder: Path
         reference = Reference.from_table(reference_compounds())
     claim_folder(folder, plain, files, MAY_DIFFER)
     protocol = Protocol(
-        config.symprec, config.relaxed_symprec, config.relax, config.metastable, config.bootstrap, config.seed
-    )
+        config.symprec, config.relaxed_symprec, config.relax, config.metastable, config.bootstrap, config.seed,
+        config.phonons,
+    )  # fmt: skip
     oracle = config.oracle
     judge = JudgeWorkers(
         JudgeSettings(oracle.max_force, oracle.max_stress, oracle.max_evaluations, oracle.with_bulk_modulus),
@@ -96,6 +98,7 @@ def _write(result: Evaluation, protocol: Protocol, hull: Hull, config: EvaluateC
         "matching": MATCHING,
         "charge_balance": CHARGE_BALANCE,
         "valid_structure": f"shortest distance at least {MIN_DISTANCE} Å",
+        "phonons": str(PhononSettings()),
         "stable": f"at most {STABLE} eV/atom above the hull",
     }
     content = {

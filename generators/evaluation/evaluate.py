@@ -20,7 +20,7 @@ from data.symmetry import SymmetryError, encode
 from generators.evaluation.matching import first_equal, matches
 from generators.evaluation.metrics import Figure, distances, summarise
 from generators.evaluation.samples import Samples, displacement, shortest_distance, without_symmetry
-from generators.judging import JudgeWorkers, judged_batch
+from generators.judging import JudgeWorkers, PhononWorkers, judged_batch
 from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import Hull, fractions_of_batch
 from generators.oracles.judge import elemental_references, formation_energy
@@ -29,6 +29,7 @@ from generators.screening.charge_balance import charge_balanced
 ENERGY = "formation_energy_per_atom"
 MIN_DISTANCE = 0.5
 STABLE = 1e-3
+PHONON_SHARD = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +104,7 @@ class Protocol:
         metastable: eV/atom above the hull that still counts.
         repeats: bootstrap samples.
         seed: of the bootstrap.
+        phonons: for so many metastable samples, drawn at random, lattice vibrations are computed.
     """
 
     symprec: float = 0.01
@@ -111,6 +113,7 @@ class Protocol:
     metastable: float = 0.1
     repeats: int = 1000
     seed: int = 0
+    phonons: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,6 +153,8 @@ def evaluate(
     table["unique"] = table["duplicate_of"] == ""
     if reference.structures:
         _match(table, structures, reference)
+    if protocol.phonons and relaxed is not None:
+        _add_phonons(table, relaxed, protocol, judge, folder)
     if "metastable" in table:
         table["sun"] = table["metastable"] & table["unique"] & table["novel"]
         table["sun_strict"] = table["stable"] & table["unique"] & table["novel"]
@@ -208,12 +213,33 @@ def _add_energies(
     table[ENERGY] = values
     table["e_above_hull"] = hull.e_above_hull(fractions, values, SCALE)
     table["decomposes_to"] = [" + ".join(parts) for parts in hull.decomposition(fractions)]
-    for name in ("magnetization_density", "bulk_modulus"):
+    for name in ("magnetization_density", "bulk_modulus", "max_force", "max_stress"):
         table[name] = judged[name]
     table["volume_per_atom_relaxed"] = judged["volume_per_atom"]
     table["judge_evaluations"] = judged["judge_evaluations"]
     table["metastable"] = table["e_above_hull"] <= protocol.metastable
     table["stable"] = table["e_above_hull"] <= STABLE
+
+
+def _add_phonons(
+    table: pd.DataFrame, relaxed: OrbitBatch, protocol: Protocol, judge: JudgeWorkers, folder: Path
+) -> None:
+    candidates = np.flatnonzero(table["metastable"].to_numpy(dtype=bool))
+    drawn = np.random.default_rng(protocol.seed).permutation(candidates)[: protocol.phonons]
+    rows = torch.from_numpy(np.sort(drawn))
+    for name in ("lowest_frequency", "dynamically_stable"):
+        table[name] = np.nan
+    table["phonon_reason"] = ""
+    if not len(rows):
+        return
+    workers = PhononWorkers(workers=judge.workers, device=judge.device)
+    with workers, tqdm(total=len(rows), unit="crystal", desc="phonons", mininterval=1.0) as bar:
+        found = workers.judge(
+            relaxed.select(rows), folder / "judged", "phonons", PHONON_SHARD, progress=lambda n, _: bar.update(n)
+        )
+    for name in ("lowest_frequency", "dynamically_stable"):
+        table.loc[rows.numpy(), name] = found[name].to_numpy()
+    table.loc[rows.numpy(), "phonon_reason"] = found["reason"].to_numpy()
 
 
 def _after_relaxation(

@@ -21,6 +21,7 @@ class OracleResult:
         reason: B strings, empty where valid.
         relaxed: the crystals at which the values hold, or None if the oracle does not move atoms.
         n_evaluations: [B] costly evaluations spent, or None.
+        max_force: [B] eV/Å that is left along any free coordinate, or None; max_stress: [B] GPa, the same.
     """
 
     values: dict[str, Tensor]
@@ -29,6 +30,8 @@ class OracleResult:
     reason: tuple[str, ...]
     relaxed: OrbitBatch | None = None
     n_evaluations: Tensor | None = None
+    max_force: Tensor | None = None
+    max_stress: Tensor | None = None
 
 
 class Oracle(Protocol):

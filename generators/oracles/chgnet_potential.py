@@ -44,6 +44,7 @@ class CHGNetPotential:
         self.model: Any = CHGNet.load(use_device=device, verbose=False)
         self.model.eval().requires_grad_(False)
         self.network = CHGNetNetwork(self.model)
+        self.n_elements = self.model.composition_model.fc.weight.shape[1]
         self.n_evaluations = 0
 
     def evaluate(
@@ -70,7 +71,7 @@ class CHGNetPotential:
         """Graphs of the cells that can be evaluated, and for all cells a reason if they cannot."""
         coords, lattices = to_numpy(cells.frac_coords), to_numpy(cells.lattice)
         shapes = (coords, lattices) if generic is None else (to_numpy(generic.frac_coords), to_numpy(generic.lattice))
-        orbit = cells.orbit.cpu().numpy()
+        orbit, number = cells.orbit.cpu().numpy(), cells.atomic_number.cpu().numpy()
         merging = Merging.NOTHING if generic is None else Merging.ORBITS
         ends = np.cumsum(cells.n_atoms.cpu().numpy())
         spans = [slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
@@ -80,7 +81,10 @@ class CHGNetPotential:
         waiting: list[tuple[int, Neighbours]] = []
         pairs = 0
         for i, span in enumerate(spans):
-            part, reason = _neighbours(coords[span], lattices[i], orbit[span], merging)
+            known = number[span].max() <= self.n_elements
+            part, reason = (
+                _neighbours(coords[span], lattices[i], orbit[span], merging) if known else (None, "unknown element")
+            )
             reasons.append(reason)
             if part is not None:
                 waiting.append((i, part))

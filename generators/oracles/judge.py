@@ -150,7 +150,9 @@ class PotentialJudge:
         values = {name: value for name, value in values.items() if name in self.properties}
         energy = torch.where(valid, relaxed.energy_per_atom, nan)
         std = {name: torch.zeros_like(nan) for name in self.properties}
-        return energy, OracleResult(values, std, valid, reason, relaxed.batch, relaxed.n_evaluations)
+        return energy, OracleResult(
+            values, std, valid, reason, relaxed.batch, relaxed.n_evaluations, relaxed.max_force, relaxed.max_stress
+        )
 
     def _magnetization(self, batch: OrbitBatch) -> Tensor:
         """[B] µB/Å^3."""

@@ -103,6 +103,8 @@ class PhononOracle:
             tuple(reasons),
             relaxed.batch,
             n_evaluations,
+            relaxed.max_force,
+            relaxed.max_stress,
         )
 
 

@@ -22,7 +22,7 @@ def test_shards_of_another_potential_are_refused(tmp_path: Path) -> None:
         first = workers.judge(batch, tmp_path, "x")
         again = workers.judge(batch, tmp_path, "x")
     pd.testing.assert_frame_equal(first, again)
-    assert "energy_scale" not in first.columns
+    assert "judged_by" not in first.columns
     other = JudgeWorkers(settings, workers=1, potential="sevennet")
-    with other as workers, pytest.raises(ValueError, match="holds energies on another scale than 'SevenNet-0"):
+    with other as workers, pytest.raises(ValueError, match="was judged by another judge than 'SevenNet-0"):
         workers.judge(batch, tmp_path, "x")

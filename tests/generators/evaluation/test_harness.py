@@ -125,3 +125,22 @@ def test_it_survives_what_models_produce(
     assert not table["relaxed"]["no_energy"] and table["reason"]["no_energy"] != ""
     assert table["reason"]["isolated"] in ("isolated atom", "exploded")
     assert np.isnan(table["e_above_hull"]["isolated"]) and not table["metastable"]["isolated"]
+
+
+@pytest.mark.slow
+def test_phonons_on_request(tmp_path: Path) -> None:
+    crystals = [encode(Structure.from_spacegroup("Fm-3m", Lattice.cubic(a), [x, y], [[0, 0, 0], [0.5, 0.5, 0.5]])) for
+                a, x, y in ((5.6, "Na", "Cl"), (5.0, "Kr", "W"))]  # fmt: skip
+    crystals.append(encode(Structure(Lattice.cubic(3.2), ["Cs", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])))
+    judge = JudgeWorkers(JudgeSettings(with_bulk_modulus=False), workers=1, device="cpu")
+    reference = Reference.from_dataset(dataset(crystals[:1]))
+    protocol = Protocol(repeats=50, phonons=5)
+    result = evaluate(Samples(dataset(crystals), ()), protocol, reference, chgnet_hull(), judge, tmp_path)
+    assert result.table["metastable"].tolist() == [True, False, True]
+    assert result.table["dynamically_stable"].tolist()[0] == 1
+    assert np.isnan(result.table["dynamically_stable"][1])
+    assert result.figures["dynamically_stable"].n == 2
+    shards = {path: path.stat().st_mtime_ns for path in (tmp_path / "judged").iterdir()}
+    again = evaluate(Samples(dataset(crystals), ()), protocol, reference, chgnet_hull(), judge, tmp_path)
+    assert again.figures == result.figures
+    assert shards == {path: path.stat().st_mtime_ns for path in (tmp_path / "judged").iterdir()}
