@@ -26,6 +26,7 @@ data: $(STAMP)
 	$(BIN)/python scripts/build_prototypes.py
 	$(BIN)/python scripts/build_elemental_references.py
 	$(BIN)/python scripts/build_elemental_references.py --potential sevennet
+	$(BIN)/python scripts/build_hull_compounds.py  # after build_reference_compounds.py STRUCTURES, which needs structures
 	$(BIN)/python scripts/build_decorations.py
 
 weights: $(STAMP)

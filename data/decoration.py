@@ -55,6 +55,17 @@ def dataset_decorations(dataset: CrystalDataset, table: PrototypeTable) -> tuple
     return row, elements
 
 
+def example_decorations(table: PrototypeTable) -> tuple[Tensor, Tensor]:
+    """The reference crystals of the prototypes themselves: rows of ``table`` [N] and elements [N, K]."""
+    rows, elements = [], []
+    for i, prototype in enumerate(table.prototypes):
+        for order in prototype.example_elements:
+            numbers = [order[slot] for slot in prototype.species]
+            rows.append(i)
+            elements.append(numbers + [0] * (table.mask.shape[1] - len(numbers)))
+    return torch.tensor(rows, dtype=torch.long), torch.tensor(elements, dtype=torch.long).reshape(len(rows), -1)
+
+
 def to_orbit_batch(table: PrototypeTable, row: Tensor, elements: Tensor) -> OrbitBatch:
     """Crystals [B] in the reference geometry of their prototypes."""
     wyckoff = wyckoff_table()

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from importlib.resources import files
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
-from pymatgen.core import Structure
+from pymatgen.core import Composition, Structure
 
 from data.crystal import Crystal
 from data.equivalent_orders import equivalent_orders
@@ -61,6 +62,21 @@ class Prototype:
         """Atoms in the primitive cell."""
         table = wyckoff_table()
         return sum(int(table.primitive_multiplicity[table.index(self.space_group, x)]) for x in self.letters)
+
+    @cached_property
+    def example_elements(self) -> tuple[tuple[int, ...], ...]:
+        """Elements per slot of the reference crystal, from its formula: every assignment that has its composition."""
+        amounts = {int(element.Z): float(n) for element, n in Composition(self.example).fractional_composition.items()}
+        table = wyckoff_table()
+        sites = [0] * self.n_species
+        for letter, slot in zip(self.letters, self.species, strict=True):
+            sites[slot] += int(table.primitive_multiplicity[table.index(self.space_group, letter)])
+        return tuple(
+            order
+            for order in permutations(amounts)
+            if len(order) == self.n_species
+            and all(abs(amounts[z] - n / sum(sites)) < 1e-6 for z, n in zip(order, sites, strict=True))
+        )
 
     def crystal(self, elements: Sequence[int]) -> Crystal:
         """Crystal with atomic number ``elements[slot]`` on the orbits of each slot, reference geometry.

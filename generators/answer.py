@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data.dataset import CrystalDataset
 from data.decorations import load_decorations
@@ -20,7 +20,10 @@ from generators.report.html import write_report
 from generators.schema import DataConfig, GenerateConfig
 from generators.wish import Wish, parse_wish
 
-MAY_DIFFER = ("logger.", "oracle.workers", "oracle.device", "top")
+if TYPE_CHECKING:
+    from generators.confirm import SecondJudges
+
+MAY_DIFFER = ("logger.", "oracle.workers", "oracle.device", "oracle.second_opinions", "top")
 
 
 def answer(config: GenerateConfig, plain: dict[str, Any], folder: Path) -> str:
@@ -32,7 +35,8 @@ def answer(config: GenerateConfig, plain: dict[str, Any], folder: Path) -> str:
     module = load_generator(config.generator)
     surrogate_path = Path(config.surrogate) if config.surrogate else shipped("surrogate")
     surrogate = SurrogateOracle.load(surrogate_path)
-    known = [s.name for s in module.scales if s.name in surrogate.properties and s.name in JUDGED]
+    judged = (*JUDGED, "e_above_hull")
+    known = [s.name for s in module.scales if s.name in surrogate.properties and s.name in judged]
     target = config.target
     wish = parse_wish(
         target.wish,
@@ -60,13 +64,22 @@ def answer(config: GenerateConfig, plain: dict[str, Any], folder: Path) -> str:
     training = _training(config.data)
     judge = JudgeSettings(oracle.max_force, oracle.max_stress, oracle.max_evaluations, oracle.with_bulk_modulus)
     generation = Generation(module, surrogate, training, wish, settings, folder, extra, judge)
+    second = _second_judges() if oracle.second_opinions else None
     files = {
         "generator": Path(config.generator) if config.generator else shipped("composition"),
         "surrogate": surrogate_path,
     }
     claim_folder(folder, plain, files, MAY_DIFFER)
     result = generation.run()
+    if second is not None:
+        result = second.confirm(result, wish, oracle.second_opinions, folder)
     return write_answer(result, generation.training, wish, folder, config)
+
+
+def _second_judges() -> SecondJudges:
+    from generators.confirm import SecondJudges
+
+    return SecondJudges()
 
 
 def write_answer(result: Answer, training: CrystalDataset, wish: Wish, folder: Path, config: GenerateConfig) -> str:

@@ -22,6 +22,7 @@ from data.dataset import CrystalDataset
 from data.decoration import (
     dataset_decorations,
     decoration_codes,
+    example_decorations,
     to_orbit_batch,
     with_volume_per_atom,
 )
@@ -33,6 +34,7 @@ from generators.judging import JudgeWorkers, judged_batch
 from generators.module import CompositionDiffusion
 from generators.oracles.base import OracleResult
 from generators.oracles.chgnet_potential import SCALE
+from generators.oracles.hull import fractions_of, fractions_of_batch
 from generators.oracles.hull_tables import chgnet_hull, reference_compounds
 from generators.oracles.judge import JudgeSettings, elemental_references, formation_energy
 from generators.oracles.surrogate import SurrogateOracle
@@ -168,8 +170,9 @@ class Generation:
         names = set(self.table.names)
         inside = torch.tensor([name in names for name in self.training.prototype], dtype=torch.bool)
         training = dataset_decorations(self.training.select(inside), self.table)
-        both = (torch.cat([a, b]) for a, b in zip(training, self.parents[:2], strict=True))
-        return decoration_codes(self.table, *both)
+        examples = example_decorations(self.table)
+        everything = (torch.cat(parts) for parts in zip(training, self.parents[:2], examples, strict=True))
+        return decoration_codes(self.table, *everything)
 
     def _elements(self) -> list[int]:
         allowed = set(self.module.known_elements)
@@ -236,6 +239,10 @@ class Generation:
             raise ValueError("ion exchange: no known compound has one of these prototypes")
         row, elements, index = row[usable], elements[usable], index[usable]
         compounds = self.compounds.iloc[index.numpy()]
+        if "e_above_hull" in self.wish.intervals:
+            energy = compounds["formation_energy_per_atom"].to_numpy(dtype=np.float64)
+            above = chgnet_hull().e_above_hull(fractions_of(compounds["formula"]), energy, SCALE)
+            compounds = compounds.assign(e_above_hull=above)
         if all(name in compounds for name in self.wish.intervals):
             spread = {scale.name: float(scale.std) for scale in self.module.scales}
             inside = torch.from_numpy(depth(compounds, self.wish, spread))
@@ -302,8 +309,12 @@ class Generation:
 
     def _with_energy(self, frame: pd.DataFrame) -> pd.DataFrame:
         energy = torch.from_numpy(frame["energy_per_atom"].to_numpy(copy=True))
-        values = formation_energy(judged_batch(frame), energy, elemental_references(SCALE), SCALE)
-        return frame.assign(formation_energy_per_atom=values.numpy())
+        batch = judged_batch(frame)
+        values = formation_energy(batch, energy, elemental_references(SCALE), SCALE).numpy()
+        frame = frame.assign(formation_energy_per_atom=values)
+        if "e_above_hull" in self.wish.intervals:
+            frame["e_above_hull"] = chgnet_hull().e_above_hull(fractions_of_batch(batch), values, SCALE)
+        return frame
 
     def _hits(self, frame: pd.DataFrame) -> NDArray[np.bool_]:
         properties = {name: torch.from_numpy(frame[name].to_numpy(copy=True)) for name in self.wish.intervals}
@@ -414,4 +425,11 @@ def describe(summary: Mapping[str, Any]) -> str:
         lines.append(f"{name:24s}{row['judge_calls']:7d}{row['hits']:7d}{row['hits_per_call']:11.3f}{ratio:>10s}")
     if rate is not None:
         lines.append(f"x random: against the share in the training data, random decorations: {rate:.4f}")
+    second = summary.get("second_opinion")
+    if second:
+        lines.append(
+            f"second opinion on the {second['judged']} best ({second['judges']}): {second['confirmed']} confirmed, "
+            f"{second['refuted']} refuted, {second['unknown']} cannot be told; they differ by "
+            f"{second['mean_disagreement']:.3f} eV/atom on average"
+        )
     return "\n".join(lines)

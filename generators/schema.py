@@ -132,9 +132,11 @@ class OracleConfig:
     with_bulk_modulus: bool = True
     workers: int = 2  # processes on a CPU; a GPU has one
     device: str = "auto"  # auto | cpu | cuda | mps
+    second_opinions: int = 0  # so many of the best candidates go to SevenNet and CGCNN (pip install 'raremat[second]')
 
     def __post_init__(self) -> None:
         _positive(self, "oracle.", "max_force", "max_stress")
+        _at_least(self, "oracle.", 0, "second_opinions")
         _at_least(self, "oracle.", 1, "max_evaluations", "workers")
 
 

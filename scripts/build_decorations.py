@@ -27,6 +27,8 @@ from data.prototype_table import PrototypeTable
 from data.prototypes import prototype_library
 from generators.judging import JudgeWorkers, judged_batch, write_parquet
 from generators.oracles.chgnet_potential import SCALE
+from generators.oracles.hull import fractions_of_batch
+from generators.oracles.hull_tables import with_decorations
 from generators.oracles.judge import elemental_references, formation_energy
 from generators.screening.baselines import random_decorations
 
@@ -129,7 +131,11 @@ def main() -> None:
     references = elemental_references(SCALE)
     frame["formation_energy_per_atom"] = formation_energy(relaxed, energy, references, SCALE).numpy()
     reasons = Counter(frame["reason"][~frame["valid"]])
+    frame["bulk_modulus"] = frame["bulk_modulus"].where(frame["bulk_modulus"] > 0)  # at a maximum, not a minimum
     good = frame[frame["valid"] & frame["formation_energy_per_atom"].notna()]
+    energies, kept = good["formation_energy_per_atom"].to_numpy(dtype=np.float64), judged_batch(good)
+    above = with_decorations(kept, energies).e_above_hull(fractions_of_batch(kept), energies, SCALE)
+    good = good.assign(e_above_hull=above)
     write_parquet(_compact(good), arguments.output)
     _write_card(arguments.output.with_suffix(".md"), good, len(frame), dict(reasons), arguments.seed)
     print(f"{arguments.output}: {len(good)} of {len(frame)} crystals, left out: {dict(reasons)}")
@@ -150,6 +156,7 @@ def _compact(frame: pd.DataFrame) -> pd.DataFrame:
                     "volume_per_atom",
                     "magnetization_density",
                     "bulk_modulus",
+                    "e_above_hull",
                 )
             },
             "judge_evaluations": frame["judge_evaluations"].astype(np.uint8),
@@ -167,7 +174,8 @@ def _write_card(path: Path, frame: pd.DataFrame, drawn: int, reasons: dict[str, 
         f"`scripts/build_decorations.py` (seed {seed}) of this project. **The labels are CHGNet's (0.3.0), not",
         "DFT's**: relaxed within symmetry (forces below 0.1 eV/Å, stress below 0.5 GPa), formation energies",
         "against CHGNet's own elements (`elemental_references.json`), magnetization density from CHGNet's absolute",
-        "moments (ferromagnetic order), bulk modulus for cubic crystals without free coordinates.",
+        "moments (ferromagnetic order), bulk modulus for cubic crystals without free coordinates, energy above the",
+        "hull of known and hypothetical compounds on CHGNet's scale and of these decorations themselves.",
         "Elements and prototypes are drawn at random, not for sensible chemistry.",
         "",
         f"Drawn: {drawn:,}. Left out: " + ", ".join(f"{k} {v:,}" for k, v in sorted(reasons.items())) + ".",

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from data.decorations import load_decorations
+from data.orbit_batch import OrbitBatch
 from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import Fractions, Hull, fractions_of, fractions_of_batch
 
@@ -25,14 +26,14 @@ def read_hull(paths: Sequence[Path], scale: str) -> Hull:
     """The lower envelope of tables (CSV or Parquet) with the columns ``formula`` and ``formation_energy_per_atom``.
 
     Args:
-        paths: of the tables; the word ``embedded`` stands for the compounds of `chgnet_hull`.
+        paths: of the tables; the word ``embedded`` stands for `competing_compounds`.
         scale: the energy scale that all the tables share; nothing in a table can prove it, so it is named here and
             written into every manifest.
 
     Raises:
         ValueError: missing file or column, a formula that is none, or no row that can be used.
     """
-    parts = [_embedded() if str(path) == EMBEDDED else _table(path) for path in paths]
+    parts = [competing_compounds() if str(path) == EMBEDDED else _table(path) for path in paths]
     fractions, energy = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     if not len(energy):
         raise ValueError(f"hull: no usable {ENERGY} in {', '.join(path.name for path in paths)}")
@@ -59,20 +60,33 @@ def reference_compounds() -> pd.DataFrame:
         return pd.read_parquet(path)
 
 
-def _embedded() -> tuple[Fractions, NDArray[np.float64]]:
-    """The known compounds and the decorations, with CHGNet's formation energies."""
-    known, decorations = reference_compounds(), load_decorations()
-    fractions = np.concatenate([fractions_of(known["formula"]), fractions_of_batch(decorations.batch)])
-    energy = np.concatenate([known[ENERGY].to_numpy(dtype=np.float64), decorations.properties[ENERGY].double().numpy()])
+def competing_compounds() -> tuple[Fractions, NDArray[np.float64]]:
+    """Known compounds, and hypothetical ones that make the hull stricter, with CHGNet's formation energies.
+
+    The second are made by ``scripts/build_hull_compounds.py``.
+    """
+    with as_file(files("data.tables") / "hull_compounds.parquet") as path:
+        tables = [reference_compounds(), pd.read_parquet(path)]
+    fractions = np.concatenate([fractions_of(table["formula"]) for table in tables])
+    energy = np.concatenate([table[ENERGY].to_numpy(dtype=np.float64) for table in tables])
     usable = np.isfinite(energy) & (energy > LOWEST)
     return fractions[usable], energy[usable]
 
 
+def with_decorations(decorations: OrbitBatch, energy: NDArray[np.float64]) -> Hull:
+    """The hull of `competing_compounds` and these decorations (formation energies [N], CHGNet)."""
+    fractions, energies = competing_compounds()
+    return Hull(
+        np.concatenate([fractions, fractions_of_batch(decorations)]), np.concatenate([energies, energy]), SCALE
+    )  # fmt: skip
+
+
 @lru_cache(maxsize=1)
 def chgnet_hull() -> Hull:
-    """The hull on the judge's own scale: known compounds and the embedded decorations, all relaxed by CHGNet.
+    """The hull on the judge's own scale: known and hypothetical compounds and the embedded decorations.
 
     It holds what was at hand, not all that is known: an energy above it is a lower bound of the energy above the
     hull of everything.
     """
-    return Hull(*_embedded(), SCALE)
+    decorations = load_decorations()
+    return with_decorations(decorations.batch, decorations.properties[ENERGY].double().numpy())

@@ -118,6 +118,14 @@ def _comparison(summary: Mapping[str, Any]) -> str:
             f"<p class='small'>The last ratio is against {rate:.4f}, the share of hits among the training data, which "
             "are random decorations too; interval: Wilson, 95 %.</p>"
         )
+    second = summary.get("second_opinion")
+    if second:
+        note += (
+            f"<p>Second opinion on the {second['judged']} best candidates, from judges that saw none of this "
+            f"({html.escape(second['judges'])}): <b>{second['confirmed']} confirmed</b>, {second['refuted']} refuted, "
+            f"{second['unknown']} cannot be told. Their formation energies differ from CHGNet's by "
+            f"{second['mean_disagreement']:.3f} eV/atom on average.</p>"
+        )
     return (
         "<h2>Hits for the same number of judge calls</h2><table><tr><th>proposals by</th><th>drawn</th>"
         "<th>judge calls</th><th>hits</th><th>hits per call</th><th>95 %</th><th>× random</th>"

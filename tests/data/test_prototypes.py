@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pymatgen.analysis.structure_matcher import StructureMatcher
+from pymatgen.core import Element
 
 from data.cells import decode
 from data.contact import covalent_radii, shortest_ratio
@@ -157,3 +158,14 @@ def test_prototype_sizes() -> None:
     sizes = {name: LIBRARY.get(name).n_atoms for name in ("garnet", "elpasolite", "nd2fe14b", "corundum")}
     assert sizes == {"garnet": 80, "elpasolite": 10, "nd2fe14b": 68, "corundum": 10}
     assert np.unique([p.name for p in LIBRARY]).size == len(LIBRARY)
+
+
+def test_every_prototype_knows_the_elements_of_its_reference() -> None:
+    library = prototype_library()
+    assert library.get("perovskite").example_elements  # CaTiO3 and TiCaO3: the formula cannot tell them apart
+    assert [len(p.example_elements) >= 1 for p in library].count(False) == 0
+    for name, symbols in (("fluorite", {"Ca", "F"}), ("elpasolite", {"K", "Na", "Al", "F"}), ("rutile", {"Ti", "O"})):
+        prototype = library.get(name)
+        for order in prototype.example_elements:
+            assert {Element.from_Z(z).symbol for z in order} == symbols
+            assert prototype.crystal(order).reduced_formula == prototype.example
