@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 Transform = Literal["identity", "log"]
+Readout = Literal["mean", "sum", "localised", "tensor"]
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,12 @@ class PropertySpec:
         description: one line.
         transform: models see the value itself or its natural logarithm.
         lower, upper: values outside are wrong labels, not rare ones; None for no bound.
+        readout: how a crystal's value follows from its atoms' (`generators.structures.readout`).
+        symmetry: index symmetry of a tensor, for instance ``ij=ji``.
 
     Raises:
-        ValueError: unknown transform, bounds out of order, or a logarithm of what may be negative.
+        ValueError: unknown transform or read-out, bounds out of order, a logarithm of what may be negative, or a
+            tensor without symmetry.
     """
 
     name: str
@@ -33,11 +37,17 @@ class PropertySpec:
     transform: Transform = "identity"
     lower: float | None = None
     upper: float | None = None
+    readout: Readout = "mean"
+    symmetry: str = ""
 
     def __post_init__(self) -> None:
         if self.transform not in get_args(Transform):
             known = ", ".join(get_args(Transform))
             raise ValueError(f"transform={self.transform!r} of {self.name} is unknown: use one of {known}")
+        if self.readout not in get_args(Readout):
+            raise ValueError(f"readout={self.readout!r} of {self.name}: use one of {', '.join(get_args(Readout))}")
+        if (self.readout == "tensor") != bool(self.symmetry):
+            raise ValueError(f"symmetry={self.symmetry!r} of {self.name}: tensors have one, and nothing else has")
         if self.lower is not None and self.upper is not None and self.lower >= self.upper:
             raise ValueError(f"lower={self.lower} of {self.name}: must be below upper={self.upper}")
         if self.transform == "log" and (self.lower is None or self.lower < 0):
@@ -100,7 +110,11 @@ _KNOWN = {
         PropertySpec("bulk_modulus", "GPa", "Isothermal bulk modulus at 0 K", "log", 0, 2000),
         PropertySpec("shear_modulus", "GPa", "Voigt-Reuss-Hill average", "log", 0, 2000),
         PropertySpec("e_above_hull", "eV/atom", "Energy above the convex hull of its scale", "identity", -5, 15),
-        PropertySpec("band_gap", "eV", "Fundamental gap; 0 for metals", "identity", 0, 25),
+        PropertySpec("band_gap", "eV", "Fundamental gap; 0 for metals", "identity", 0, 25, "localised"),
+        *(
+            PropertySpec(name, "", f"{title} dielectric tensor", "log", 0, None, "tensor", "ij=ji")
+            for name, title in (("e_electronic", "Electronic"), ("e_total", "Total static"))
+        ),
         PropertySpec("refractive_index", "", "Average electronic refractive index", "log", 0, 200),
     )
 }

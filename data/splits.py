@@ -25,9 +25,13 @@ def split_by_key(
     Raises:
         ValueError: fractions that are not three numbers of 0 or more with sum 1.
     """
+    return split_by(dataset.keys(), fractions, seed)
+
+
+def split_by(keys: Sequence[str], fractions: Sequence[float] = (0.9, 0.05, 0.05), seed: int = 0) -> dict[str, Tensor]:
+    """`split_by_key` for any keys: rows of one key stay together."""
     if len(fractions) != 3 or min(fractions) < 0 or not math.isclose(sum(fractions), 1.0, abs_tol=1e-6):
         raise ValueError(f"fractions={list(fractions)}: give three numbers (train, val, test) with sum 1")
-    keys = dataset.keys()
     place = torch.tensor([key_to_unit(key, seed) for key in keys], dtype=torch.float64)
     edges = torch.tensor([fractions[0], fractions[0] + fractions[1]], dtype=torch.float64)
     part = torch.bucketize(place, edges, right=True)

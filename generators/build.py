@@ -24,8 +24,11 @@ from generators.module import CompositionDiffusion, OptimizerConfig
 from generators.oracles.surrogate_module import SurrogateModule, SurrogateOptimizer
 from generators.oracles.surrogate_network import SurrogateConfig
 from generators.schema import DataConfig, TrainConfig
+from generators.structures.dataset import StructureDataModule, read_structure_rows
+from generators.structures.module import StructureModule, StructureOptimizer, mean_neighbours
+from generators.structures.network import StructureConfig
 
-MODEL_KINDS = ("composition", "surrogate")
+MODEL_KINDS = ("composition", "surrogate", "structure")
 
 
 def shipped(name: str) -> Path:
@@ -68,7 +71,7 @@ def _properties(config: DataConfig, dataset: CrystalDataset) -> list[str]:
 
 def build_training(
     config: TrainConfig,
-) -> tuple[DecorationDataModule, pl.LightningModule, list[Rejected]]:
+) -> tuple[DecorationDataModule | StructureDataModule, pl.LightningModule, list[Rejected]]:
     """Data module, model, and the rows set aside, of ``raremat-train``.
 
     Raises:
@@ -76,6 +79,8 @@ def build_training(
     """
     if config.model.kind not in MODEL_KINDS:
         raise ValueError(f"model.kind={config.model.kind!r}: use one of {', '.join(MODEL_KINDS)}")
+    if config.model.kind == "structure":
+        return _build_structure(config)
     dataset, library, rejected = load_data(config.data)
     names = _properties(config.data, dataset)
     table = PrototypeTable.build([library.get(name) for name in dict.fromkeys(dataset.prototype)])
@@ -108,6 +113,26 @@ def build_training(
         config.seed,
     )
     return data, generator, rejected
+
+
+def _build_structure(config: TrainConfig) -> tuple[StructureDataModule, pl.LightningModule, list[Rejected]]:
+    model, data = config.model, config.data
+    if not data.properties:
+        raise ValueError("data.properties: name the columns to learn, for instance data.properties=[band_gap]")
+    path = Path(data.path) if data.path else None
+    rows = read_structure_rows(path, data.properties, model.cutoff, data.limit)
+    first, second, third = data.fractions
+    module = StructureDataModule(rows, data.batch_size, (first, second, third), config.seed)
+    torch.manual_seed(config.seed)
+    network = StructureModule(
+        rows.specs,
+        sorted({int(z) for graph in rows.graphs for z in graph.atomic_number}),
+        mean_neighbours(module.parts["train"]),
+        StructureConfig(model.width, model.depth, model.n_radial, model.cutoff, model.members),
+        StructureOptimizer(model.learning_rate, model.weight_decay, config.seed),
+    )
+    network.fit_scales(module.parts["train"])
+    return module, network, rows.rejected
 
 
 def build_logger(name: str, project: str, folder: Path, run: str) -> Any:

@@ -44,7 +44,7 @@ class _Rows(Dataset[Batch]):
         }
 
 
-class _EpochBatches(Sampler[list[int]]):
+class EpochBatches(Sampler[list[int]]):
     """Batches of one epoch: a permutation that follows from (seed, epoch), dealt out over the ranks."""
 
     def __init__(self, n: int, size: int, seed: int, epoch: int, shuffle: bool, rank: int, ranks: int) -> None:
@@ -98,7 +98,7 @@ class DecorationDataModule(pl.LightningDataModule):
         rank, ranks = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
         epoch = trainer.current_epoch if trainer is not None else 0
         rows = self.parts[part]
-        sampler = _EpochBatches(
+        sampler = EpochBatches(
             len(rows), self.batch_size, self.seed, epoch, shuffle, rank if shuffle else 0, ranks if shuffle else 1
         )
         return DataLoader(rows, sampler=sampler, batch_size=None)

@@ -13,6 +13,7 @@ _KIND = {
     "(`raremat-train model=composition`).",
     "surrogate": "Ensemble of graph networks over orbits, prototype and elements in, properties out "
     "(`raremat-train model=surrogate`).",
+    "structure": "Equivariant ensemble over whole structures (`raremat-train model=structure`).",
 }
 
 
@@ -44,13 +45,15 @@ def write_card(
         _KIND[kind],
         "",
         f"- Made by: `{command}`",
-        f"- Data: {data}, " + ", ".join(f"{n:,} {part}" for part, n in rows.items()) + " (split by crystal key)",
+        f"- Data: {data}, "
+        + ", ".join(f"{n:,} {part}" for part, n in rows.items())
+        + (" (split by formula)" if kind == "structure" else " (split by crystal key)"),
         "- Labels of the embedded data are CHGNet's (0.3.0), not DFT's.",
         f"- Parameters: {parameters:,}",
         "- Properties: " + ", ".join(known_property(name).title() for name in properties),
-        f"- Prototypes ({len(prototypes)}): " + ", ".join(prototypes),
+        *([f"- Prototypes ({len(prototypes)}): " + ", ".join(prototypes)] if prototypes else []),
         f"- Elements ({len(elements)}): " + " ".join(element(z).symbol for z in elements),
-        "- Meant for: proposing and screening decorations of these prototypes. Not for: energies to rely on, other "
+        "- Meant for: proposing and screening crystals like the training data. Not for: values to rely on, or other "
         "prototypes or elements without a new judge.",
         "",
         "| test figure | value |",

@@ -57,7 +57,7 @@ class DataConfig:
 class ModelConfig:
     """Which model, how large, how trained."""
 
-    kind: str = MISSING  # composition | surrogate
+    kind: str = MISSING  # composition | surrogate | structure
     width: int = 128
     depth: int = 4
     heads: int = 4
@@ -69,11 +69,12 @@ class ModelConfig:
     warmup_steps: int = 100
     ema_decay: float = 0.998
     unconditional: float = 0.15
+    cutoff: float = 5.0  # Å, of the structure network
 
     def __post_init__(self) -> None:
         _at_least(self, "model.", 1, "width", "depth", "heads", "n_radial", "members")
         _at_least(self, "model.", 0, "weight_decay", "warmup_steps")
-        _positive(self, "model.", "learning_rate")
+        _positive(self, "model.", "learning_rate", "cutoff")
         _share(self, "model.", "dropout", "ema_decay", "unconditional")
 
 

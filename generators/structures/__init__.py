@@ -1,0 +1,1 @@
+"""Networks over whole crystal structures: any property of a user's table, scalars and tensors."""
