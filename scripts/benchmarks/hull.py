@@ -102,7 +102,7 @@ def _known_stable(structures: Path, tables: list[Path]) -> dict[str, dict[str, f
             fractions, labels.loc[ours.index, ENERGY].to_numpy(dtype=np.float64), DFT
         ),
         "CHGNet's energies, MP's hull": energy - dft.hull_energy(fractions),
-        "CHGNet's energies, CHGNet's hull": chgnet_hull().e_above_hull(fractions, energy, SCALE),
+        "CHGNet's energies, the embedded hull": chgnet_hull().e_above_hull(fractions, energy, SCALE),
     }
     return {
         name: {
