@@ -105,6 +105,7 @@ def _write(result: Evaluation, protocol: Protocol, hull: Hull, config: EvaluateC
         "samples": len(result.table),
         "figures": {name: asdict(figure) for name, figure in result.figures.items()},
         "wasserstein_distances": result.distances,
+        "coverage": {**asdict(result.coverage), "share": result.coverage.share},
         "reasons": reasons[reasons != ""].value_counts().head(50).to_dict(),
         "protocol": card,
     }
@@ -118,6 +119,8 @@ def describe(result: Evaluation, n: int, folder: Path) -> str:
         lines.append(_line(name, figure, SHARES.get(name) or MEANS[name], name in SHARES))
     for name, value in result.distances.items():
         lines.append(f"  {'distance in ' + name:34s}{value:8.4f}   {UNITS[name]}")
+    found = result.coverage
+    lines.append(f"  coverage: {found.found:,} of {found.reference:,} reference crystals ({found.share:.2%})")
     lines.append(f"figures and protocol: {folder / 'metrics.json'}")
     return "\n".join(lines)
 

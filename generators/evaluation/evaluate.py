@@ -116,6 +116,19 @@ class Protocol:
     phonons: int = 0
 
 
+@dataclass(frozen=True)
+class Coverage:
+    """Crystals of the reference that occur among the samples (by structure, or by crystal key)."""
+
+    found: int
+    reference: int
+
+    @property
+    def share(self) -> float:
+        """Found over all."""
+        return self.found / max(self.reference, 1)
+
+
 @dataclass(frozen=True, eq=False)
 class Evaluation:
     """What comes out.
@@ -125,12 +138,14 @@ class Evaluation:
         relaxed: relaxed crystals in the order of the readable rows, or None.
         figures: shares and means.
         distances: Wasserstein distances to the reference.
+        coverage: how much of the reference the samples hold.
     """
 
     table: pd.DataFrame
     relaxed: OrbitBatch | None
     figures: dict[str, Figure]
     distances: dict[str, float]
+    coverage: Coverage
 
 
 def evaluate(
@@ -152,7 +167,10 @@ def evaluate(
     table["duplicate_of"] = [table["id"][j] if j != i else "" for i, j in enumerate(same)]
     table["unique"] = table["duplicate_of"] == ""
     if reference.structures:
-        _match(table, structures, reference)
+        n_found, n_reference = _match(table, structures, reference), len(reference.structures)
+    else:
+        keys = {*table["crystal_key"], *table.get("crystal_key_relaxed", ())}
+        n_found, n_reference = len(keys & reference.keys), len(reference.keys)
     if protocol.phonons and relaxed is not None:
         _add_phonons(table, relaxed, protocol, judge, folder)
     if "metastable" in table:
@@ -173,6 +191,7 @@ def evaluate(
         relaxed,
         summarise(whole, protocol.seed, protocol.repeats),
         distances(quantities, reference.quantities),
+        Coverage(n_found, n_reference),
     )
 
 
@@ -266,7 +285,9 @@ def _after_relaxation(
     return [new if ok else old for ok, new, old in zip(table["relaxed"], after, structures, strict=True)]
 
 
-def _match(table: pd.DataFrame, structures: list[Structure], reference: Reference) -> None:
+def _match(table: pd.DataFrame, structures: list[Structure], reference: Reference) -> int:
+    """Distance to the closest reference structure, novelty by it; how many reference structures were found."""
     found = matches(table["formula"].tolist(), structures, reference.structure_formulas, reference.structures)
-    table["match_distance"] = [pair[1] if pair else np.nan for pair in found]
-    table["novel"] &= np.array([pair is None for pair in found])
+    table["match_distance"] = [pairs[0][1] if pairs else np.nan for pairs in found]
+    table["novel"] &= np.array([not pairs for pairs in found])
+    return len({i for pairs in found for i, _ in pairs})

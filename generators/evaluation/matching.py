@@ -30,8 +30,8 @@ def matches(
     structures: Sequence[Structure],
     reference_formulas: Sequence[str],
     references: Sequence[Structure],
-) -> list[tuple[int, float] | None]:
-    """Per structure the closest matching reference and its normalised root mean square distance, or None.
+) -> list[list[tuple[int, float]]]:
+    """Per structure the references that it matches, closest first, with normalised root mean square distances.
 
     The distance is in units of (volume / atoms)^(1/3), as in published match rates.
     """
@@ -39,12 +39,12 @@ def matches(
     by_formula: dict[str, list[int]] = defaultdict(list)
     for i, formula in enumerate(reference_formulas):
         by_formula[formula].append(i)
-    result: list[tuple[int, float] | None] = []
+    result: list[list[tuple[int, float]]] = []
     for formula, structure in zip(formulas, structures, strict=True):
         found = []
         for i in by_formula.get(formula, ()):
             distance = matcher.get_rms_dist(references[i], structure)
             if distance is not None:
                 found.append((i, float(distance[0])))
-        result.append(min(found, key=lambda pair: pair[1]) if found else None)
+        result.append(sorted(found, key=lambda pair: pair[1]))
     return result

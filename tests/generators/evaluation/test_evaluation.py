@@ -105,6 +105,8 @@ def test_a_zip_is_the_folder_and_a_reference_decides_novelty(
     assert table["novel"].iloc[:3].tolist() == [True, True, False]
     assert table["match_distance"].iloc[2] == pytest.approx(0, abs=1e-6)
     assert "e_above_hull" not in table
+    coverage = json.loads(Path("outputs/evaluate/metrics.json").read_text())["coverage"]
+    assert coverage == {"found": 1, "reference": 1, "share": 1.0}
 
 
 @pytest.mark.parametrize(
@@ -170,8 +172,8 @@ def test_first_equal_and_matches() -> None:
     formulas = ["NaCl", "TiO2", "NaCl", "TiO2"]
     assert first_equal(formulas, salts) == [0, 1, 0, 1]
     found = matches(formulas[:2], salts[:2], formulas[2:], salts[2:])
-    assert [pair[0] if pair else None for pair in found] == [0, 1]
-    assert matches(["KCl"], [rocksalt(6.2, "K", "Cl")], formulas, salts) == [None]
+    assert [[i for i, _ in pairs] for pairs in found] == [[0], [1]]
+    assert matches(["KCl"], [rocksalt(6.2, "K", "Cl")], formulas, salts) == [[]]
 
 
 def test_bootstrap_interval_has_the_width_of_a_binomial() -> None:
