@@ -15,6 +15,7 @@ from data.contact import touching_volume
 from data.decoration import to_orbit_batch, with_volume_per_atom
 from data.prototype_table import PrototypeTable
 from data.prototypes import prototype_library
+from generators.evaluation.samples import without_symmetry
 from generators.oracles.chgnet_potential import CHGNetPotential
 from generators.oracles.relaxation import RelaxationSettings, relax
 from generators.screening.baselines import random_decorations
@@ -64,45 +65,51 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     potential = CHGNetPotential()
     settings = RelaxationSettings(max_force=0.05, max_stress=0.3, max_evaluations=100)
     relax(batch.select(torch.arange(2)), potential, settings)
-    start = time.perf_counter()
-    ours = relax(batch, potential, settings)
-    seconds_ours = time.perf_counter() - start
+    ours, seconds = {}, {}
+    for name, start_batch in (("within symmetry", batch), ("all atoms", without_symmetry(batch))):
+        start = time.perf_counter()
+        ours[name] = relax(start_batch, potential, settings)
+        seconds[name] = time.perf_counter() - start
     optimizer = StructOptimizer(use_device="cpu")
-    differences, steps, seconds_theirs = [], [], 0.0
-    for i, structure in enumerate(decode(batch).structures()):
+    energies, steps, seconds_theirs = [], [], 0.0
+    for structure in decode(batch).structures():
         start = time.perf_counter()
         result = optimizer.relax(structure, fmax=0.05, steps=200, verbose=False)
         seconds_theirs += time.perf_counter() - start
         trajectory = result["trajectory"]
         steps.append(len(trajectory.energies))
-        if ours.valid[i] and len(trajectory.energies) < 200:
-            energy = float(trajectory.energies[-1]) / len(structure)
-            differences.append(float(ours.energy_per_atom[i]) - energy)
-    gap = np.abs(differences)
-    figures = {
-        "structures": N,
-        "ratio": round(seconds_theirs / seconds_ours, 2),
-        "per_second": round(N / seconds_ours, 2),
-        "evaluations": round(float(ours.n_evaluations.double().mean()), 1),
-        "their_evaluations": round(float(np.mean(steps)), 1),
-        "median_difference": round(float(np.median(gap)), 5),
-        "within_2_meV": round(float((gap < 2e-3).mean()), 3),
-        "lower_or_equal": round(float((np.array(differences) < 2e-3).mean()), 3),
-        "compared": len(gap),
-        "ours_valid": int(ours.valid.sum()),
-    }
-    text = f"""## Relaxation within symmetry, in batches
+        energies.append(float(trajectory.energies[-1]) / len(structure) if steps[-1] < 200 else np.nan)
+    figures: dict[str, Any] = {"structures": N, "their_evaluations": round(float(np.mean(steps)), 1)}
+    rows = []
+    for name, one in ours.items():
+        gap = one.energy_per_atom.numpy() - np.array(energies)
+        gap = gap[np.isfinite(gap)]
+        figures[name] = {
+            "ratio": round(seconds_theirs / seconds[name], 1),
+            "evaluations": round(float(one.n_evaluations.double().mean()), 1),
+            "compared": len(gap),
+            "median_difference": round(float(np.median(np.abs(gap))), 5),
+            "within_2_meV": round(float((np.abs(gap) < 2e-3).mean()), 3),
+            "lower_or_equal": round(float((gap < 2e-3).mean()), 3),
+            "valid": int(one.valid.sum()),
+        }
+        x = figures[name]
+        rows.append(
+            f"| ours, {name} | **{x['ratio']:.1f}** | {x['evaluations']} | {x['compared']} | {x['within_2_meV']:.0%} | "
+            f"{x['median_difference'] * 1000:.2f} | {x['lower_or_equal']:.0%} |"
+        )
+    lines = "\n".join(rows)
+    text = f"""## Relaxation in batches
 
 `python scripts/benchmark.py relaxation`: {N} random decorations of {", ".join(PROTOTYPES)} from rough volumes, one thread
 each, forces below 0.05 eV/Å. CHGNet's own `StructOptimizer` (FIRE) relaxes all coordinates one by one, ours the free
-parameters of the space group in one batch.
+parameters of the space group, or all atoms (P1), in one batch by a quasi-Newton method.
 
-| | ours | StructOptimizer |
-|---|---|---|
-| throughput, ratio | **{figures["ratio"]:.1f}** | 1 |
-| evaluations per crystal | {figures["evaluations"]} | {figures["their_evaluations"]} |
+| | throughput, ratio | evaluations per crystal | both finish | within 2 meV/atom | median difference, meV/atom | not higher by 2 meV/atom |
+|---|---|---|---|---|---|---|
+{lines}
+| StructOptimizer | 1 | {figures["their_evaluations"]} | | | | |
 
-Of {figures["compared"]} crystals that both finish, {figures["within_2_meV"]:.0%} agree within 2 meV/atom (median
-{figures["median_difference"] * 1000:.2f} meV/atom) and in {figures["lower_or_equal"]:.0%} ours is not higher by more than that; the rest
-are crystals that leave their symmetry or find another minimum when all atoms may move."""
+Where they differ a crystal leaves its symmetry, or another minimum is found. torch-sim 0.3 was looked at before: it has no CHGNet, and moves
+all atoms."""
     return {"markdown": text, **figures}
