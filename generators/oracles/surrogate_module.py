@@ -14,6 +14,7 @@ from data.properties import known_property
 from data.prototype_table import PrototypeTable
 from data.prototypes import Prototype
 from generators.oracles.surrogate_network import SurrogateConfig, SurrogateMember, orbit_graph
+from generators.schedule import one_cycle
 
 
 @dataclass(frozen=True)
@@ -171,12 +172,7 @@ class SurrogateModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW, one cycle."""
         config = self.optimizer_config
-        optimizer = torch.optim.AdamW(
-            self.members.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-        )
-        steps = max(int(self.trainer.estimated_stepping_batches), 10)
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, steps, pct_start=0.1)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return one_cycle(self.trainer, self.members.parameters(), config.learning_rate, config.weight_decay)
 
     def export(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """(plain config, tensors) for `generators.checkpoints`."""

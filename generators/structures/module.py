@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from data.properties import PropertySpec
+from generators.schedule import one_cycle
 from generators.structures.network import StructureConfig, StructureNetwork, output_irreps
 from generators.structures.tensors import model_tensor
 
@@ -169,12 +170,7 @@ class StructureModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW, one cycle."""
         config = self.optimizer_config
-        optimizer = torch.optim.AdamW(
-            self.members.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-        )
-        steps = max(int(self.trainer.estimated_stepping_batches), 10)
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, steps, pct_start=0.1)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return one_cycle(self.trainer, self.members.parameters(), config.learning_rate, config.weight_decay)
 
     def export(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """(plain config, tensors) for `generators.checkpoints`."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 
@@ -19,6 +21,19 @@ from generators.screening.proposals import propose_unique
 from generators.wish import Interval, Wish
 
 NAME = "formation_energy_per_atom"
+
+
+def fit(module: pl.LightningModule, data: pl.LightningDataModule, epochs: int) -> float:
+    """Train without logs and checkpoints; seconds."""
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = pl.Trainer(
+            max_epochs=epochs, logger=False, enable_checkpointing=False, enable_model_summary=False, accelerator="cpu",
+            gradient_clip_val=1.0, num_sanity_val_steps=0, reload_dataloaders_every_n_epochs=1,
+            check_val_every_n_epoch=epochs, default_root_dir=folder,
+        )  # fmt: skip
+        trainer.fit(module, data)
+    return time.perf_counter() - start
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from benchmarks.common import fit
 from data.properties import PropertySpec
 from generators.structures.dataset import StructureDataModule, StructureRows, read_structure_rows
 from generators.structures.module import StructureModule, StructureOptimizer, mean_neighbours, parameters
@@ -29,15 +27,8 @@ def _train(rows: StructureRows, seed: int) -> tuple[StructureModule, StructureDa
     elements = sorted({int(z) for graph in rows.graphs for z in graph.atomic_number})
     module = StructureModule(rows.specs, elements, mean_neighbours(train), CONFIG, StructureOptimizer(seed=seed))
     module.fit_scales(train)
-    start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = pl.Trainer(
-            max_epochs=EPOCHS, logger=False, enable_checkpointing=False, enable_model_summary=False, accelerator="cpu",
-            gradient_clip_val=1.0, num_sanity_val_steps=0, reload_dataloaders_every_n_epochs=1,
-            check_val_every_n_epoch=EPOCHS, default_root_dir=folder,
-        )  # fmt: skip
-        trainer.fit(module, data)
-    return module.eval(), data, time.perf_counter() - start
+    seconds = fit(module, data, EPOCHS)
+    return module.eval(), data, seconds
 
 
 def _predict(module: StructureModule, data: StructureDataModule) -> tuple[list[Tensor], Tensor, list[Tensor]]:
