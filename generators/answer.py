@@ -10,7 +10,8 @@ from data.decorations import load_decorations
 from data.prototypes import Prototype
 from generators.build import load_data, load_generator, shipped
 from generators.export import write_candidates
-from generators.generate import Answer, GenerateSettings, Generation, describe
+from generators.generate import Answer, Generation, describe
+from generators.generate_settings import GenerateSettings
 from generators.judging import write_parquet
 from generators.manifest import claim_folder, write_json
 from generators.oracles.judge import PROPERTIES as JUDGED

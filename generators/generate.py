@@ -17,87 +17,29 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from data.cells import element
 from data.dataset import CrystalDataset
-from data.decoration import (
-    dataset_decorations,
-    decoration_codes,
-    example_decorations,
-    to_orbit_batch,
-    with_volume_per_atom,
-)
+from data.decoration import to_orbit_batch, with_volume_per_atom
 from data.orbit_batch import OrbitBatch
-from data.prototype_table import PrototypeTable
 from data.prototypes import Prototype
-from generators.conditioning import Conditions
+from generators.generate_settings import GenerateSettings
 from generators.judging import JudgeWorkers, judged_batch
 from generators.module import CompositionDiffusion
 from generators.oracles.base import OracleResult
 from generators.oracles.chgnet_potential import SCALE
-from generators.oracles.hull import fractions_of, fractions_of_batch
-from generators.oracles.hull_tables import chgnet_hull, reference_compounds
+from generators.oracles.hull import fractions_of_batch
+from generators.oracles.hull_tables import chgnet_hull
 from generators.oracles.judge import JudgeSettings, elemental_references, formation_energy
 from generators.oracles.surrogate import SurrogateOracle
-from generators.ranking import depth, failures, ranked
-from generators.screening.baselines import (
-    SOURCES,
-    random_balanced_decorations,
-    random_decorations,
-)
-from generators.screening.ion_exchange import exchanged, known_decorations
+from generators.ranking import failures, ranked
+from generators.screening.baselines import SOURCES
 from generators.screening.pool import Pool, StageCount
 from generators.screening.proposals import Propose, propose_unique
 from generators.screening.rules import distance_reasons
+from generators.sources import Sources
 from generators.wish import Wish
 
 log = logging.getLogger(__name__)
 SURROGATE_CHUNK = 4096
-MIN_PARENTS = 50
-
-
-@dataclass(frozen=True)
-class GenerateSettings:
-    """How a wish is answered.
-
-    Attributes:
-        seed: of every draw.
-        judge_calls: candidates that the judge relaxes.
-        pool: unique novel proposals that the surrogate ranks to choose those.
-        guidance: strength of classifier-free guidance (1: the plain conditional model).
-        temperature: of every draw.
-        prototypes: names to decorate; empty means all that the model was trained on, in the proportions that
-            it expects under the wish.
-        baselines: also judge what random decoration and surrogate screening propose.
-        baseline_pool: random decorations that the surrogate screening ranks.
-        workers: judge processes.
-        device: of the judge, ``auto`` for whatever is there.
-        shard_size: proposals per shard.
-        max_shards: give up proposing after so many.
-    """
-
-    seed: int = 0
-    judge_calls: int = 300
-    pool: int = 3000
-    guidance: float = 1.0
-    temperature: float = 1.0
-    prototypes: tuple[str, ...] = ()
-    baselines: bool = False
-    baseline_pool: int = 20_000
-    workers: int = 2
-    device: str = "auto"
-    shard_size: int = 1024
-    max_shards: int = 200
-
-    def __post_init__(self) -> None:
-        for name in ("judge_calls", "pool", "baseline_pool", "workers", "shard_size", "max_shards"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
-        if self.guidance < 0:
-            raise ValueError(f"guidance={self.guidance}: must not be negative")
-        if self.temperature <= 0:
-            raise ValueError(f"temperature={self.temperature}: must be positive")
-        if self.pool < self.judge_calls:
-            raise ValueError(f"pool={self.pool}: must not be smaller than judge_calls={self.judge_calls}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,117 +85,8 @@ class Generation:
         self.module, self.surrogate, self.training = module, surrogate, training
         self.wish, self.settings, self.folder = wish, settings, folder
         self.judge = JudgeWorkers(judge, settings.workers, settings.device)
-        self.table = self._table(extra_prototypes)
-        self.rows = self._rows()
-        self.compounds = reference_compounds()
-        self.parents = known_decorations(self.table, torch.arange(len(self.table)), self.compounds)
-        self.known = self._known_codes()
-        self.elements = self._elements()
-
-    # -- what may be proposed ---------------------------------------------------------------------------
-
-    def _table(self, extra: Sequence[Prototype]) -> PrototypeTable:
-        known = self.module.table.prototypes
-        new = [p for p in extra if p.name not in self.module.table.names]
-        return PrototypeTable.build([*known, *new]) if new else self.module.table
-
-    def _rows(self) -> Tensor:
-        names = self.settings.prototypes or self.module.table.names
-        missing = [name for name in names if name not in self.table.names]
-        if missing:
-            raise ValueError(
-                f"prototypes={missing[0]!r}: not known to this model, it knows {', '.join(self.table.names)}"
-            )
-        return torch.tensor([self.table.names.index(name) for name in names])
-
-    def _known_codes(self) -> NDArray[np.void]:
-        names = set(self.table.names)
-        inside = torch.tensor([name in names for name in self.training.prototype], dtype=torch.bool)
-        training = dataset_decorations(self.training.select(inside), self.table)
-        examples = example_decorations(self.table)
-        everything = (torch.cat(parts) for parts in zip(training, self.parents[:2], examples, strict=True))
-        return decoration_codes(self.table, *everything)
-
-    def _elements(self) -> list[int]:
-        allowed = set(self.module.known_elements)
-        if self.wish.allowed_elements is not None:
-            unknown = self.wish.allowed_elements - allowed
-            if unknown:
-                raise ValueError(
-                    f"allowed_elements={element(min(unknown)).symbol}: the model was not trained on it, it "
-                    "knows " + " ".join(element(z).symbol for z in sorted(allowed))
-                )
-            allowed &= self.wish.allowed_elements
-        allowed -= self.wish.forbidden_elements
-        most = int(self.table.is_leader[self.rows].sum(-1).max())
-        if len(allowed) < most:
-            raise ValueError(
-                f"allowed_elements: {len(allowed)} elements are left, a chosen prototype needs {most} different"
-            )
-        return sorted(allowed)
-
-    # -- proposals --------------------------------------------------------------------------------------
-
-    def model_proposals(self) -> Propose:
-        """Proposals of the conditional model."""
-        sampler = self.module.sampler(self.settings.guidance, self.settings.temperature, frozenset(self.elements))
-        names = [scale.name for scale in self.module.scales]
-        condition = Conditions.from_wish(self.wish.intervals, names, 1)
-        trained = self.rows[self.rows < len(self.module.table)]
-
-        def propose(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-            if len(trained) == len(self.rows):
-                row = sampler.draw_prototypes(condition, trained, n, generator)
-            else:  # a prototype that the model never saw has no probability yet: all alike
-                row = self.rows[torch.randint(len(self.rows), (n,), generator=generator)]
-            return row, sampler.draw_elements(self.table, row, condition, generator)
-
-        return propose
-
-    def _training_shares(self) -> Tensor:
-        """[len(rows)] share of each prototype in the training data (uniform if it has none)."""
-        counts = torch.tensor(
-            [self.training.prototype.count(self.table.names[i]) for i in self.rows.tolist()], dtype=torch.float64
-        )
-        return counts / counts.sum() if counts.sum() > 0 else torch.ones_like(counts) / len(counts)
-
-    def random_proposals(self, balanced: bool = False) -> Propose:
-        """Random decorations of the same prototypes, in the proportions of the training data."""
-        shares = self._training_shares()
-        draw = random_balanced_decorations if balanced else random_decorations
-
-        def propose(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-            picked = self.rows[torch.multinomial(shares, n, replacement=True, generator=generator)]
-            return draw(self.table, picked, self.elements, n, generator)
-
-        return propose
-
-    def exchange_proposals(self) -> Propose:
-        """Ion exchange of known compounds of the same prototypes, those that fulfil the wish or come closest.
-
-        Parents are the compounds that fulfil the wish, or the closest `MIN_PARENTS` of them.
-        """
-        row, elements, index = self.parents
-        usable = torch.isin(row, self.rows)
-        if not bool(usable.any()):
-            raise ValueError("ion exchange: no known compound has one of these prototypes")
-        row, elements, index = row[usable], elements[usable], index[usable]
-        compounds = self.compounds.iloc[index.numpy()]
-        if "e_above_hull" in self.wish.intervals:
-            energy = compounds["formation_energy_per_atom"].to_numpy(dtype=np.float64)
-            above = chgnet_hull().e_above_hull(fractions_of(compounds["formula"]), energy, SCALE)
-            compounds = compounds.assign(e_above_hull=above)
-        if all(name in compounds for name in self.wish.intervals):
-            spread = {scale.name: float(scale.std) for scale in self.module.scales}
-            inside = torch.from_numpy(depth(compounds, self.wish, spread))
-            best = torch.argsort(inside, descending=True, stable=True)
-            best = best[: max(MIN_PARENTS, int((inside >= 0).sum()))]
-            row, elements = row[best], elements[best]
-
-        def propose(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-            return exchanged(self.table, (row, elements), self.elements, n, generator)
-
-        return propose
+        self.sources = Sources(module, training, wish, settings, extra_prototypes)
+        self.table = self.sources.table
 
     # -- screening and judging --------------------------------------------------------------------------
 
@@ -328,22 +161,22 @@ class Generation:
         start, settings = time.perf_counter(), self.settings
         n = settings.judge_calls
         with self.judge:
-            main = self._source("raremat", self.model_proposals(), settings.pool, screened=True)
+            main = self._source("raremat", self.sources.model(), settings.pool, screened=True)
             sources = {"raremat": main}
             if settings.baselines:
-                screening = self.random_proposals()
+                screening = self.sources.random()
                 sources["surrogate_screening"] = self._source(
                     "surrogate_screening", screening, settings.baseline_pool, screened=True
                 )
-                if len(self.parents[0]):
-                    exchange = self.exchange_proposals()
+                if len(self.sources.parents[0]):
+                    exchange = self.sources.exchange()
                     sources["ion_exchange"] = self._source("ion_exchange", exchange, n, screened=False)
-                balanced = self.random_proposals(balanced=True)
+                balanced = self.sources.random(balanced=True)
                 sources["random_charge_balanced"] = self._source("random_charge_balanced", balanced, n, screened=False)
-                sources["random"] = self._source("random", self.random_proposals(), n, screened=False)
+                sources["random"] = self._source("random", self.sources.random(), n, screened=False)
         spread = {scale.name: float(scale.std) for scale in self.module.scales}
         candidates, batch = ranked(
-            main.table, self.wish, spread, self.table, self.training, self.compounds, chgnet_hull()
+            main.table, self.wish, spread, self.table, self.training, self.sources.compounds, chgnet_hull()
         )
         rejected = failures(main.table)
         summary: dict[str, Any] = {
@@ -377,7 +210,7 @@ class Generation:
             pool = propose_unique(
                 propose,
                 self.table,
-                self.known,
+                self.sources.known,
                 wanted,
                 self.settings.seed,
                 name,

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from data.decorations import load_decorations
 from generators.build import load_generator, shipped
-from generators.generate import GenerateSettings, Generation
+from generators.generate import Generation
+from generators.generate_settings import GenerateSettings
 from generators.oracles.surrogate import SurrogateOracle
 from generators.screening.proposals import propose_unique
 from generators.wish import Interval, Wish
@@ -71,9 +72,9 @@ class Bench:
         settings = GenerateSettings(seed=seed, judge_calls=calls, pool=calls, guidance=guidance)
         with tempfile.TemporaryDirectory() as folder:
             generation = Generation(self.module, self.surrogate, self.training, Wish(intervals), settings, Path(folder))
-            propose = generation.model_proposals()
+            propose = generation.sources.model()
             pool = propose_unique(
-                propose, generation.table, generation.known, calls, seed, "bench", Path(folder), shard_size=512
+                propose, generation.table, generation.sources.known, calls, seed, "bench", Path(folder), shard_size=512
             )
             count = pool.counts[0]
             with generation.judge:

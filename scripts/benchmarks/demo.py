@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import NAME, Bench
-from generators.generate import GenerateSettings, Generation
+from generators.generate import Generation
+from generators.generate_settings import GenerateSettings
 from generators.report.figures import wilson
 from generators.screening.baselines import SOURCES
 from generators.wish import Interval, Wish

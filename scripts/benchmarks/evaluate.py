@@ -21,7 +21,8 @@ from data.sources import Source, read_crystals
 from data.symmetry import encode
 from generators.evaluation.evaluate import Protocol, Reference, evaluate
 from generators.evaluation.samples import Samples
-from generators.generate import GenerateSettings, Generation
+from generators.generate import Generation
+from generators.generate_settings import GenerateSettings
 from generators.judging import JudgeWorkers
 from generators.oracles.hull_tables import chgnet_hull, reference_compounds
 from generators.oracles.judge import JudgeSettings
@@ -53,7 +54,7 @@ def _dataset(batch: OrbitBatch) -> CrystalDataset:
 
 def _decorations(generation: Generation, propose: Propose, folder: Path) -> CrystalDataset:
     """Unique proposals, known compounds included, at the volume that the surrogate expects."""
-    nothing = generation.known[:0]
+    nothing = generation.sources.known[:0]
     pool = propose_unique(propose, generation.table, nothing, N, 0, "evaluate", folder, shard_size=512)
     batch = to_orbit_batch(generation.table, pool.row, pool.elements)
     volume = torch.from_numpy(generation.predict(pool)[1]["volume_per_atom_surrogate"].to_numpy())
@@ -81,21 +82,21 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         sets = {
             "known compounds (MP subset)": known.select(picked),
             "raremat, lowest 10 % of formation energies": _decorations(
-                generation, generation.model_proposals(), folder / "raremat"
+                generation, generation.sources.model(), folder / "raremat"
             ),
             "ion exchange of known compounds in that interval": _decorations(
-                generation, generation.exchange_proposals(), folder / "exchange"
+                generation, generation.sources.exchange(), folder / "exchange"
             ),
             "raremat, at most 0.05 eV/atom above the hull": _decorations(
-                stable, stable.model_proposals(), folder / "stable"
+                stable, stable.sources.model(), folder / "stable"
             ),
             "ion exchange of known compounds there": _decorations(
-                stable, stable.exchange_proposals(), folder / "stable-exchange"
+                stable, stable.sources.exchange(), folder / "stable-exchange"
             ),
             "random decoration, charge-balanced": _decorations(
-                generation, generation.random_proposals(balanced=True), folder / "balanced"
+                generation, generation.sources.random(balanced=True), folder / "balanced"
             ),
-            "random decoration": _decorations(generation, generation.random_proposals(), folder / "random"),
+            "random decoration": _decorations(generation, generation.sources.random(), folder / "random"),
             "noise": _dataset(_noise(N, 0)),
         }
         reference, hull = Reference.from_table(reference_compounds()), chgnet_hull()

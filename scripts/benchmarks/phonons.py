@@ -13,7 +13,8 @@ import torch
 
 from benchmarks.common import NAME, Bench
 from data.sources import Source, read_crystals
-from generators.generate import GenerateSettings, Generation
+from generators.generate import Generation
+from generators.generate_settings import GenerateSettings
 from generators.judging import PhononWorkers, judged_batch
 from generators.report.figures import wilson
 from generators.wish import Interval, Wish
