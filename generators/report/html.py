@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
@@ -147,11 +148,21 @@ def _candidates(answer: Answer, wish: Wish) -> str:
             f"<tr class='{'hit' if row['hit'] else ''}'><td>{row['rank']}</td>"
             f"<td class='l'><a href='{html.escape(link)}'>{html.escape(str(row['formula']))}</a></td>"
             f"<td class='l'>{html.escape(str(row['prototype']))}</td><td>{row['space_group']}</td>{values}"
+            f"<td>{row['e_above_hull']:.3f}</td>{_confirmed(row)}"
             f"<td>{'yes' if row['charge_balanced'] else 'no'}</td></tr>"
         )
+    second = "<th>second judge</th>" if "confirmed" in answer.candidates else ""
     return (
         "<table><tr><th>rank</th><th class='l'>formula</th><th class='l'>prototype</th><th>space group</th>"
-        f"{head}<th>charge-balanced</th></tr>{''.join(rows)}</table>"
+        f"{head}<th>above hull, eV/atom</th>{second}<th>charge-balanced</th></tr>{''.join(rows)}</table>"
         f"<p class='small'>The first {len(rows)} of {len(answer.candidates)}; a green edge marks a hit. "
-        "All of them: candidates.parquet and candidates.extxyz.</p>"
+        "All of them: candidates.parquet and candidates.extxyz. The hull holds what is embedded, not all that is known: "
+        "an energy above it is a lower bound.</p>"
     )
+
+
+def _confirmed(row: Mapping[Any, Any]) -> str:
+    if "confirmed" not in row:
+        return ""
+    value = row["confirmed"]
+    return f"<td>{'cannot tell' if pd.isna(value) else 'confirms' if value else 'refutes'}</td>"

@@ -46,6 +46,8 @@ def answer() -> Answer:
         hit=[True, True, True, False],
         charge_balanced=True,
         valid=True,
+        e_above_hull=[0.0123, 0.1, 0.2, -0.0456],
+        confirmed=pd.array([True, False, None, None], dtype="boolean"),
         **{NAME: [-2.1, -3.4, -3.3, -1.0], f"{NAME}_surrogate": [-2.0, -3.5, -3.2, -2.5]},
         **{f"{NAME}_surrogate_std": [0.1] * 4},
     )
@@ -119,6 +121,7 @@ def test_report_is_complete_offline_and_escaped(answer: Answer, training: Crysta
     page = render(answer, training, WISH)
     for heading in (
         "Hits for the same number of judge calls", "Where the candidates lie", "The funnel",
+        "<td>-0.046</td><td>cannot tell</td>", "<td>confirms</td>", "<td>refutes</td>",
         "Elements of the hits", "Surrogate against judge", "Best candidates", "The first of them",
     ):  # fmt: skip
         assert heading in page
