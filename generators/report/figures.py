@@ -74,7 +74,9 @@ def hit_histogram(
         fillcolor="#0b6e4f", opacity=0.09, line_width=0, layer="below",
         annotation_text="the wish", annotation_position="top left",
     )  # fmt: skip
-    figure.update_layout(**_LAYOUT, barmode="overlay", bargap=0)
+    layout = {**_LAYOUT, "height": 460, "margin": {**_LAYOUT["margin"], "t": 90}}  # six sources take two lines
+    layout["legend"] = {**_LAYOUT["legend"], "y": 1.3}
+    figure.update_layout(**layout, barmode="overlay", bargap=0)
     figure.update_xaxes(title=known_property(name).title())
     figure.update_yaxes(title="share of crystals", tickformat=".0%")
     return figure
@@ -172,5 +174,5 @@ def structure_view(structure: Structure) -> go.Figure:
     import pymatviz
 
     figure: go.Figure = pymatviz.structure_3d(structure, show_bonds=True)
-    figure.update_layout(height=420, width=None, margin={"l": 0, "r": 0, "t": 0, "b": 0}, title=None, showlegend=False)
+    figure.update_layout(height=400, width=345, margin={"l": 0, "r": 0, "t": 0, "b": 0}, title=None, showlegend=False)
     return figure

@@ -75,7 +75,7 @@ MISTAKES = [
     (("train", "trainer.max_epochs=many"), "max_epochs"),
     (("train", "trainer.max_epochs=-1"), "trainer.max_epochs=-1: must be at least 1"),
     (("train", "logger.name=paper"), "logger.name=paper"),
-    (("train", "model=gan"), "model=gan: no such option, choose from composition, surrogate"),
+    (("train", "model=gan"), "model=gan: no such option, choose from composition, structure, surrogate"),
     (("train", "model.widht=3"), "model.widht: no such key, there are kind, width"),
     (("train", "seed=-1"), "seed=-1"),
     (("train", "experiment"), "experiment"),
