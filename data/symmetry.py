@@ -87,7 +87,7 @@ def _readers(space_group: int) -> dict[str, tuple[NDArray[np.float64], NDArray[n
 
 
 @cache
-def _lattice_translations(space_group: int) -> NDArray[np.float64]:
+def lattice_translations(space_group: int) -> NDArray[np.float64]:
     """Lattice vectors of the centred lattice around the origin, in the conventional basis, [T, 3]."""
     primitive = wyckoff_table().primitive_rows[space_group].numpy()
     grid = np.stack(np.meshgrid(*[np.arange(-3, 4)] * 3, indexing="ij"), -1).reshape(-1, 3) @ primitive
@@ -115,7 +115,7 @@ def equivalent_coordinates(
         SymmetryError: none of the points lies on the first representative of the position.
     """
     first, inverse, _ = _readers(space_group)[letter]
-    target = np.mod(points, 1.0)[:, None, :] + _lattice_translations(space_group) - first[:, 3]
+    target = np.mod(points, 1.0)[:, None, :] + lattice_translations(space_group) - first[:, 3]
     solution = target @ inverse.T
     miss = np.abs(solution @ first[:, :3].T - target).max(-1)
     member, shift = np.nonzero(miss < tolerance)

@@ -16,8 +16,10 @@ from data.prototype_table import PrototypeTable
 from data.prototypes import PrototypeLibrary, prototype_library
 from data.sources.read import read_crystals
 from data.sources.rows import Rejected
+from generators.build_crystals import build_crystals
 from generators.checkpoints import load_checkpoint
 from generators.conditioning import PropertyScale
+from generators.crystal_data import CrystalDataModule
 from generators.datamodule import DecorationDataModule, label_matrix
 from generators.denoiser.orbit_denoiser import DenoiserConfig
 from generators.module import CompositionDiffusion, OptimizerConfig
@@ -28,7 +30,7 @@ from generators.structures.dataset import StructureDataModule, read_structure_ro
 from generators.structures.module import StructureModule, StructureOptimizer, mean_neighbours
 from generators.structures.network import StructureConfig
 
-MODEL_KINDS = ("composition", "surrogate", "structure")
+MODEL_KINDS = ("composition", "crystal", "surrogate", "structure")
 
 
 def shipped(name: str) -> Path:
@@ -71,7 +73,7 @@ def _properties(config: DataConfig, dataset: CrystalDataset) -> list[str]:
 
 def build_training(
     config: TrainConfig,
-) -> tuple[DecorationDataModule | StructureDataModule, pl.LightningModule, list[Rejected]]:
+) -> tuple[DecorationDataModule | StructureDataModule | CrystalDataModule, pl.LightningModule, list[Rejected]]:
     """Data module, model, and the rows set aside, of ``raremat-train``.
 
     Raises:
@@ -81,6 +83,8 @@ def build_training(
         raise ValueError(f"model.kind={config.model.kind!r}: use one of {', '.join(MODEL_KINDS)}")
     if config.model.kind == "structure":
         return _build_structure(config)
+    if config.model.kind == "crystal":
+        return build_crystals(config)
     dataset, library, rejected = load_data(config.data)
     names = _properties(config.data, dataset)
     table = PrototypeTable.build([library.get(name) for name in dict.fromkeys(dataset.prototype)])

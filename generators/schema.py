@@ -44,9 +44,10 @@ class DataConfig:
     limit: int | None = None
     fractions: list[float] = field(default_factory=lambda: [0.9, 0.05, 0.05])
     batch_size: int = 512
+    max_orbits: int = 32  # of whole crystals; larger ones are left out
 
     def __post_init__(self) -> None:
-        _at_least(self, "data.", 1, "limit", "batch_size")
+        _at_least(self, "data.", 1, "limit", "batch_size", "max_orbits")
         if len(self.fractions) != 3 or min(self.fractions) <= 0 or abs(sum(self.fractions) - 1) > 1e-6:
             raise ValueError(
                 f"data.fractions={list(self.fractions)}: give three shares (train, val, test) that sum to 1"
@@ -57,7 +58,7 @@ class DataConfig:
 class ModelConfig:
     """Which model, how large, how trained."""
 
-    kind: str = MISSING  # composition | surrogate | structure
+    kind: str = MISSING  # composition | crystal | surrogate | structure
     width: int = 128
     depth: int = 4
     heads: int = 4

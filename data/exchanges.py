@@ -1,0 +1,41 @@
+"""The embedded hypothetical crystals, made by ion exchange. Their labels are CHGNet's, not DFT's."""
+
+from __future__ import annotations
+
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from data.dataset import CrystalDataset
+from data.frames import CRYSTAL_COLUMNS, from_frame
+
+PARENT = "parent"
+
+
+def load_exchanges(path: Path | None = None) -> CrystalDataset:
+    """Relaxed hypothetical crystals and their labels, made by ``scripts/build_exchanges.py``; ids name their parents.
+
+    Args:
+        path: a table of the same columns; default is the embedded ``data/tables/exchanges.parquet``.
+
+    Raises:
+        ValueError: missing file or column.
+    """
+    if path is None:
+        with as_file(files("data.tables") / "exchanges.parquet") as embedded:
+            return load_exchanges(embedded)
+    if not path.is_file():
+        raise ValueError(f"path={str(path)!r}: no such file, make it with scripts/build_exchanges.py")
+    frame = pd.read_parquet(path)
+    if PARENT not in frame.columns:
+        raise ValueError(f"column {PARENT!r} is not in {path.name}: it has {', '.join(frame.columns)}")
+    properties = {
+        str(name): torch.tensor(frame[name].to_numpy(dtype=np.float64, na_value=np.nan))
+        for name in frame.columns
+        if name not in CRYSTAL_COLUMNS and pd.api.types.is_numeric_dtype(frame[name])
+    }
+    batch = from_frame(frame)
+    return CrystalDataset(batch, properties, ("",) * len(frame), tuple(frame[PARENT].astype(str)))

@@ -1,0 +1,100 @@
+"""Data and model of ``raremat-train model=crystal``: whole crystals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from data.dataset import CrystalDataset
+from data.decorations import load_decorations
+from data.exchanges import load_exchanges
+from data.protostructure import protostructure_label
+from data.sources import read_crystals
+from data.sources.rows import Rejected
+from data.strain_scale import StrainScale
+from generators.conditioning import PropertyScale
+from generators.crystal_data import CrystalDataModule, CrystalSource
+from generators.crystal_module import CrystalDiffusion
+from generators.denoiser.crystal_denoiser import CrystalDenoiserConfig
+from generators.module import OptimizerConfig
+from generators.oracles.chgnet_potential import SCALE
+from generators.oracles.hull import fractions_of
+from generators.oracles.hull_tables import ENERGY, chgnet_hull, reference_compounds
+from generators.schema import TrainConfig
+
+PROPERTIES = ("formation_energy_per_atom", "e_above_hull", "band_gap", "magnetization_density", "bulk_modulus")
+DECORATION_SHARE = 0.3
+"""Of the random decorations in each epoch: they show what is unstable, on few prototypes."""
+
+
+def build_crystals(config: TrainConfig) -> tuple[CrystalDataModule, CrystalDiffusion, list[Rejected]]:
+    """Known crystals of ``data.path``, the embedded exchanges and decorations; and an untrained model.
+
+    Raises:
+        ValueError: a property that no part has, or too few labels.
+    """
+    rejected: list[Rejected] = []
+    sources: list[CrystalSource] = []
+    group_of: dict[str, str] = {}
+    if config.data.path is not None:
+        known, rejected = read_crystals(Path(config.data.path))
+        known = with_judged_labels(known.select(torch.arange(len(known))[: config.data.limit]))
+        groups = groups_of(known)
+        group_of = dict(zip(known.ids, groups, strict=True))
+        sources.append(CrystalSource("known", known, groups))
+    exchanges = load_exchanges()
+    exchanges = exchanges.select(torch.arange(len(exchanges))[: config.data.limit])
+    sources.append(CrystalSource("exchanges", exchanges, [group_of.get(name, name) for name in exchanges.ids]))
+    decorations = load_decorations()
+    decorations = decorations.select(torch.arange(len(decorations))[: config.data.limit])
+    sources.append(CrystalSource("decorations", decorations, decorations.keys(), DECORATION_SHARE))
+
+    names = list(config.data.properties) or list(PROPERTIES)
+    for name in names:
+        if not any(name in source.dataset.properties for source in sources):
+            available = sorted({n for source in sources for n in source.dataset.properties})
+            raise ValueError(f"data.properties={name!r}: not in the data, which has {', '.join(available)}")
+    first, second, third = config.data.fractions
+    model = config.model
+    data = CrystalDataModule(
+        sources, names, config.data.batch_size, (first, second, third), config.seed, config.data.max_orbits
+    )  # fmt: skip
+    part = data.parts["train"]
+    torch.manual_seed(config.seed)
+    module = CrystalDiffusion(
+        [PropertyScale.fit(name, part.labels[:, i]) for i, name in enumerate(names)],
+        StrainScale.fit(part.batch),
+        sorted(set(part.batch.atomic_number.flatten().tolist()) - {0}),
+        CrystalDenoiserConfig(model.width, model.depth, model.heads, model.n_radial, model.dropout),
+        OptimizerConfig(
+            model.learning_rate, model.weight_decay, model.warmup_steps, model.ema_decay, model.unconditional
+        ),
+        config.seed,
+    )
+    return data, module, rejected
+
+
+def groups_of(dataset: CrystalDataset) -> list[str]:
+    """Protostructure and formula: crystals that share both never end in different parts."""
+    return [f"{protostructure_label(c)} {c.reduced_formula}" for c in dataset.batch.to_crystals()]
+
+
+def with_judged_labels(dataset: CrystalDataset) -> CrystalDataset:
+    """CHGNet's labels in place of the file's own where the embedded known compounds have them (by id).
+
+    Everything that is learned together must be on one scale. Crystals that are not among them keep what the file says
+    of properties without an energy scale, and lose their energies.
+    """
+    compounds = reference_compounds().drop_duplicates("id").set_index("id")
+    known = [name for name in dataset.ids if name in compounds.index]
+    if not known:
+        return dataset
+    energy = compounds[ENERGY].to_numpy(dtype=np.float64)
+    compounds["e_above_hull"] = chgnet_hull().e_above_hull(fractions_of(compounds["formula"]), energy, SCALE)
+    found = compounds.reindex(list(dataset.ids))
+    properties = dict(dataset.properties)
+    for name in (ENERGY, "e_above_hull", "volume_per_atom", "magnetization_density", "bulk_modulus"):
+        properties[name] = torch.from_numpy(found[name].to_numpy(dtype=np.float64, copy=True))
+    return CrystalDataset(dataset.batch, properties, dataset.prototype, dataset.ids)

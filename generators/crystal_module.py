@@ -1,0 +1,244 @@
+"""The Lightning module of the joint diffusion over whole crystals."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from data.orbit_batch import OrbitBatch
+from data.strain_scale import StrainScale, element_fractions
+from data.wyckoff import wyckoff_table
+from generators.conditioning import Conditions, PropertyScale, condition_features, random_conditions
+from generators.crystal_noise import geometry_path, observe
+from generators.denoiser.crystal_denoiser import CrystalCondition, CrystalDenoiser, CrystalDenoiserConfig
+from generators.diffusion.masked import corrupt, negative_bound
+from generators.diffusion.times import low_discrepancy_times
+from generators.element_features import N_STATES
+from generators.module import OptimizerConfig
+
+WEIGHTS = {"space_group": 1.0, "count": 1.0, "positions": 1.0, "elements": 1.0, "coordinates": 6.0, "lattice": 3.0}
+"""Of the terms of the loss: nats per crystal, and mean squared velocities (in length units, standardised)."""
+
+
+@dataclass(frozen=True)
+class TaskShares:
+    """How often a training crystal serves which task; the rest learns geometry.
+
+    Attributes:
+        prototype: Wyckoff positions partly hidden.
+        elements: elements partly hidden, all positions given.
+        with_geometry: share of the second kind in which a noisy geometry is seen.
+        composition: share of the first kind in which the composition is given.
+        n_atoms: share in which the number of atoms is given.
+        source: share in which the part of the training data is given.
+    """
+
+    prototype: float = 0.35
+    elements: float = 0.35
+    with_geometry: float = 0.6
+    composition: float = 0.35
+    n_atoms: float = 0.3
+    source: float = 0.5
+
+
+class CrystalDiffusion(pl.LightningModule):
+    """Masked diffusion of Wyckoff positions and elements, straight paths of coordinates and lattice, one denoiser.
+
+    Batches are those of `generators.crystal_data.CrystalDataModule`.
+    """
+
+    def __init__(
+        self,
+        scales: Sequence[PropertyScale],
+        strain_scale: StrainScale,
+        known_elements: Sequence[int],
+        denoiser: CrystalDenoiserConfig | None = None,
+        optimizer: OptimizerConfig | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.scales, self.strain_scale = tuple(scales), strain_scale
+        self.known_elements = tuple(sorted(known_elements))
+        self.optimizer_config, self.tasks = optimizer or OptimizerConfig(), TaskShares()
+        self.denoiser = CrystalDenoiser(len(self.scales), denoiser or CrystalDenoiserConfig())
+        self.averaged = copy.deepcopy(self.denoiser).requires_grad_(False)
+        self.seed = seed
+
+    # -- the loss -------------------------------------------------------------------------------------------
+
+    def losses(
+        self, batch: Mapping[str, Any], generator: torch.Generator, denoiser: CrystalDenoiser
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum, and every term: nats per crystal, mean squared velocities."""
+        crystals: OrbitBatch = batch["crystals"]
+        crystals = crystals.replace(coordinates=crystals.coordinates.float(), strain=crystals.strain.float())
+        b, device = len(crystals), crystals.mask.device
+        conditions, fair = random_conditions(
+            batch["labels"].cpu(), self.scales, generator, self.optimizer_config.unconditional
+        )
+        weight = fair.to(device, torch.float32).clamp(max=20.0)
+        wish = denoiser.embed_condition(self._condition(crystals, batch["source"], conditions, generator))
+
+        place = torch.rand(b, generator=generator).to(device)
+        on_prototype = place < self.tasks.prototype
+        on_geometry = place >= self.tasks.prototype + self.tasks.elements
+        position_hidden = corrupt(crystals.mask, low_discrepancy_times(b, generator, device), generator)
+        position_hidden &= on_prototype[:, None]
+        rest = crystals.mask & ~position_hidden
+        some = corrupt(rest, low_discrepancy_times(b, generator, device), generator)
+        element_hidden = torch.where(on_geometry[:, None], torch.zeros_like(some), position_hidden | some)
+
+        time = low_discrepancy_times(b, generator, device)
+        seen = torch.rand(b, generator=generator).to(device) < self.tasks.with_geometry
+        has_geometry = on_geometry | (~on_prototype & seen)
+        with torch.autocast(device.type, enabled=False):  # lengths need all their digits
+            path = geometry_path(crystals, self.strain_scale, time, generator)
+            state = observe(
+                crystals, self.strain_scale, denoiser.config.n_radial, position_hidden, element_hidden,
+                (path.coordinates, path.standard_strain, time), has_geometry,
+            )  # fmt: skip
+        tokens = denoiser(state, wish)
+
+        start = wyckoff_table().position_start.to(device)[crystals.space_group]
+        letters = (crystals.position - start[:, None]).clamp(min=0) * crystals.mask
+        position = F.log_softmax(denoiser.position_logits(tokens, crystals.space_group), -1)
+        element = F.log_softmax(denoiser.element_logits(tokens).masked_fill(~self._known(device), -1e9), -1)
+        nll = {
+            "space_group": F.cross_entropy(denoiser.space_group_logits(wish), crystals.space_group, reduction="none"),
+            "count": F.cross_entropy(
+                denoiser.count_logits(wish, crystals.space_group), crystals.n_orbits, reduction="none"
+            ),
+            "positions": negative_bound(position, letters, position_hidden, crystals.mask),
+            "elements": negative_bound(element, crystals.atomic_number, element_hidden, crystals.mask),
+        }
+        counted = {"positions": on_prototype, "elements": ~on_geometry}
+        terms = {}
+        for name, value in nll.items():
+            used = weight * counted[name] if name in counted else weight
+            terms[name] = (used * value).sum() / used.sum().clamp(min=1)
+
+        step, strain = denoiser.geometry(tokens, state)
+        axes = crystals.strain[:, :1].exp()[:, :, None] ** (1 / 3)  # Å, the conventional cell as a cube
+        unit = (self.strain_scale.expected_volume(crystals) / crystals.n_atoms) ** (1 / 3)
+        free = crystals.coordinate_mask * on_geometry[:, None, None]
+        miss = (step - path.velocity) * (axes / unit[:, None, None])
+        terms["coordinates"] = (miss**2 * free).sum() / free.sum().clamp(min=1)
+        on_lattice = crystals.strain_mask * on_geometry[:, None]
+        terms["lattice"] = ((strain - path.strain_velocity) ** 2 * on_lattice).sum() / on_lattice.sum().clamp(min=1)
+        total = sum((WEIGHTS[name] * value for name, value in terms.items()), torch.zeros((), device=device))
+        return total, terms
+
+    def _condition(
+        self, crystals: OrbitBatch, source: Tensor, conditions: Conditions, generator: torch.Generator
+    ) -> CrystalCondition:
+        device = crystals.mask.device
+
+        def some(share: float) -> Tensor:
+            return torch.rand(len(crystals), generator=generator).to(device) < share
+
+        return CrystalCondition(
+            condition_features(conditions, self.scales).to(device),
+            conditions.given.to(device),
+            element_fractions(crystals).float() * some(self.tasks.composition)[:, None],
+            crystals.n_atoms * some(self.tasks.n_atoms),
+            source * some(self.tasks.source),
+        )
+
+    def _known(self, device: torch.device) -> Tensor:
+        known = torch.zeros(N_STATES, dtype=torch.bool, device=device)
+        known[list(self.known_elements)] = True
+        return known
+
+    # -- Lightning --------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
+        """One step; noise is drawn from (seed, step, rank), so that a resumed run goes on as if never killed."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step * 64 + self.global_rank)
+        total, terms = self.losses(batch, generator, self.denoiser)
+        self._log("train", total, terms, len(batch["source"]))
+        return total
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        """Move the averaged weights."""
+        step = self.global_step
+        decay = min(self.optimizer_config.ema_decay, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for averaged, weight in zip(self.averaged.parameters(), self.denoiser.parameters(), strict=True):
+                averaged.lerp_(weight, 1 - decay)
+
+    def _evaluate(self, part: str, batch: Mapping[str, Any], batch_idx: int) -> None:
+        generator = torch.Generator().manual_seed(self.seed + batch_idx)
+        self.averaged.eval()
+        with torch.no_grad():
+            total, terms = self.losses(batch, generator, self.averaged)
+        self._log(part, total, terms, len(batch["source"]))
+
+    def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
+        """Losses of the averaged weights, with the same noise at every epoch."""
+        self._evaluate("val", batch, batch_idx)
+
+    def test_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
+        """As in validation, on the test part."""
+        self._evaluate("test", batch, batch_idx)
+
+    def _log(self, part: str, total: Tensor, terms: Mapping[str, Tensor], n: int) -> None:
+        sync = part != "train"
+        self.log(f"{part}/loss", total, prog_bar=True, batch_size=n, sync_dist=sync)
+        self.log_dict({f"{part}/{name}": value for name, value in terms.items()}, batch_size=n, sync_dist=sync)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW; the learning rate warms up and then follows a cosine to zero at the last step."""
+        config = self.optimizer_config
+        optimizer = torch.optim.AdamW(
+            self.denoiser.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98)
+        )
+        total = max(int(self.trainer.estimated_stepping_batches), config.warmup_steps + 1)
+
+        def factor(step: int) -> float:
+            if step < config.warmup_steps:
+                return (step + 1) / config.warmup_steps
+            progress = (step - config.warmup_steps) / (total - config.warmup_steps)
+            return float(0.5 * (1 + torch.cos(torch.tensor(min(progress, 1.0) * torch.pi))))
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    # -- use ----------------------------------------------------------------------------------------------
+
+    def export(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """(plain config, tensors) of the averaged model for `generators.checkpoints`; weights in half precision."""
+        config = {
+            "scales": [{"name": s.name, "mean": s.mean, "std": s.std} for s in self.scales],
+            "known_elements": list(self.known_elements),
+            "denoiser": asdict(self.denoiser.config),
+            "optimizer": asdict(self.optimizer_config),
+            "seed": self.seed,
+            "prototypes": [],
+        }
+        state = {f"denoiser.{k}": v.cpu().half() for k, v in self.averaged.state_dict().items()}
+        state.update({f"scales.{s.name}": s.knots for s in self.scales})
+        state.update({f"strain.{k}": v for k, v in self.strain_scale.state().items()})
+        return config, state
+
+    @classmethod
+    def from_export(cls, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> CrystalDiffusion:
+        """Inverse of `export`."""
+        module = cls(
+            scales=[PropertyScale.from_state({**s, "knots": state[f"scales.{s['name']}"]}) for s in config["scales"]],
+            strain_scale=StrainScale(*(state[f"strain.{name}"] for name in ("atomic_volume", "mean", "std"))),
+            known_elements=config["known_elements"],
+            denoiser=CrystalDenoiserConfig(**config["denoiser"]),
+            optimizer=OptimizerConfig(**config["optimizer"]),
+            seed=int(config["seed"]),
+        )
+        weights = {k.removeprefix("denoiser."): v.float() for k, v in state.items() if k.startswith("denoiser.")}
+        module.averaged.load_state_dict(weights)
+        module.denoiser.load_state_dict(weights)
+        return module.eval()

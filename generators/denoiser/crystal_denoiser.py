@@ -1,0 +1,306 @@
+"""The denoiser of whole crystals: a transformer over orbit tokens that sees the current geometry."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from data.lattice import N_STRAIN
+from data.orbit_batch import OrbitBatch
+from data.wyckoff import N_SPACE_GROUPS, wyckoff_table
+from generators.conditioning import N_FEATURES
+from generators.denoiser.pair_geometry import PairFeatures
+from generators.element_features import N_STATES, element_features
+
+HIDDEN = 0
+N_LETTERS = 27
+MAX_ORBITS = 64
+N_SOURCES = 3
+_TIME_FREQUENCIES = 16
+
+
+@dataclass(frozen=True)
+class CrystalDenoiserConfig:
+    """Size of the denoiser."""
+
+    width: int = 160
+    depth: int = 6
+    heads: int = 5
+    n_radial: int = 12
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class CrystalCondition:
+    """What is asked of B crystals.
+
+    Attributes:
+        features: [B, P, 7] and given: [B, P] of the property intervals (`generators.conditioning`).
+        composition: [B, 119] share of each element; all 0 where none is given.
+        n_atoms: [B] atoms in the primitive cell; 0 where not given.
+        source: [B] which part of the training data the crystal shall resemble, 1 to 3; 0 for any.
+    """
+
+    features: Tensor
+    given: Tensor
+    composition: Tensor
+    n_atoms: Tensor
+    source: Tensor
+
+    def select(self, rows: Tensor) -> CrystalCondition:
+        """The rows at ``rows``."""
+        return CrystalCondition(
+            self.features[rows], self.given[rows], self.composition[rows], self.n_atoms[rows], self.source[rows]
+        )
+
+    def without_properties(self) -> CrystalCondition:
+        """The same with no interval given."""
+        nothing = torch.zeros_like(self.given)
+        return CrystalCondition(
+            torch.zeros_like(self.features), nothing, self.composition, self.n_atoms, self.source
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class NoisyCrystals:
+    """State of B crystals on the way from noise to data.
+
+    Attributes:
+        batch: space group, positions, elements, mask; the current coordinates and strain. What is hidden does not count.
+        position_hidden, element_hidden: [B, K] bool.
+        standard_strain: [B, 6] current lattice, standardised.
+        time: [B] of the geometry.
+        has_geometry: [B] bool; without it no coordinate or length is seen.
+        pairs: features of the geometry.
+    """
+
+    batch: OrbitBatch
+    position_hidden: Tensor
+    element_hidden: Tensor
+    standard_strain: Tensor
+    time: Tensor
+    has_geometry: Tensor
+    pairs: PairFeatures
+
+    def select(self, rows: Tensor) -> NoisyCrystals:
+        """The rows at ``rows``."""
+        pairs = PairFeatures(self.pairs.density[rows], self.pairs.pull[rows], self.pairs.strain[rows])
+        return NoisyCrystals(
+            self.batch.select(rows), self.position_hidden[rows], self.element_hidden[rows], self.standard_strain[rows],
+            self.time[rows], self.has_geometry[rows], pairs,
+        )  # fmt: skip
+
+
+class CrystalDenoiser(nn.Module):
+    """Predicts hidden Wyckoff positions and elements, and the velocity of coordinates and lattice.
+
+    Tokens are orbits. Conditions, space group and time enter every block through adaptive layer norms with one shared
+    modulation (Chen et al., PixArt, 2023); attention is biased by the radial densities between orbits. Displacements are
+    weighted sums of the directions to neighbours (`generators.denoiser.pair_geometry`), and of a free part.
+    """
+
+    elements: Tensor
+    position_numbers: Tensor
+
+    def __init__(self, n_properties: int, config: CrystalDenoiserConfig) -> None:
+        super().__init__()
+        if config.width % config.heads:
+            raise ValueError(f"width={config.width}: must be a multiple of heads={config.heads}")
+        self.config = config
+        width, table = config.width, wyckoff_table()
+        self.register_buffer("elements", element_features(), persistent=False)
+        self.register_buffer("position_numbers", _position_numbers(), persistent=False)
+        self.element = nn.Embedding(N_STATES, width)
+        self.element_from_features = nn.Linear(self.elements.shape[1], width, bias=False)
+        self.position = nn.Embedding(len(table.letter) + 1, 48)  # the last one: hidden
+        self.position_out = nn.Linear(48 + self.position_numbers.shape[1], width)
+        nn.init.normal_(self.position.weight, std=0.3)
+        self.space_group = nn.Embedding(N_SPACE_GROUPS + 1, width)
+        nn.init.normal_(self.space_group.weight, std=0.1)
+        self.coordinates = nn.Linear(3 * 4, width)
+
+        self.properties = nn.ModuleList(
+            nn.Sequential(nn.Linear(N_FEATURES, width), nn.SiLU(), nn.Linear(width, width)) for _ in range(n_properties)
+        )
+        self.nothing = nn.Parameter(torch.zeros(max(n_properties, 1), width))
+        self.source = nn.Embedding(N_SOURCES + 1, width)
+        self.wish = nn.Linear(width + 3, width)
+        self.state = nn.Sequential(
+            nn.Linear(2 * _TIME_FREQUENCIES + N_STRAIN + 5, width), nn.SiLU(), nn.Linear(width, width)
+        )
+        self.mix = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+        self.modulation = nn.Linear(width, 6 * width)
+        self.offsets = nn.Parameter(torch.zeros(config.depth, 6 * width))
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+        self.pair = nn.Sequential(
+            nn.Linear(config.n_radial + 1, 64), nn.SiLU(), nn.Linear(64, config.depth * config.heads)
+        )
+        self.blocks = nn.ModuleList(_Block(width, config.heads, config.dropout) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(width)
+        self.group_head = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, N_SPACE_GROUPS + 1))
+        self.count_head = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, MAX_ORBITS + 1))
+        self.position_head = nn.Linear(width, width)
+        self.position_bias = nn.Embedding(len(table.letter), 1)
+        nn.init.zeros_(self.position_bias.weight)
+        self.element_head = nn.Linear(width, N_STATES)
+        self.center, self.neighbour = nn.Linear(width, 64), nn.Linear(width, 64)
+        self.pair_weights = nn.Sequential(
+            nn.Linear(64 + config.n_radial, 64), nn.SiLU(), nn.Linear(64, 2 * config.n_radial)
+        )
+        self.free_step = nn.Linear(width, 3)
+        self.strain_head = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, N_STRAIN))
+        for layer in (self.free_step, self.pair_weights[-1], self.strain_head[-1]):
+            nn.init.zeros_(layer.weight)  # type: ignore[arg-type]
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+    # -- conditions -------------------------------------------------------------------------------------
+
+    def embed_condition(self, condition: CrystalCondition) -> Tensor:
+        """[B, width]."""
+        total = self.source(condition.source)
+        for p, layer in enumerate(self.properties):
+            total = total + torch.where(condition.given[:, p, None], layer(condition.features[:, p]), self.nothing[p])
+        share = condition.composition.to(total)
+        has = (share.sum(-1, keepdim=True) > 0).to(total)
+        counted = (condition.n_atoms > 0).to(total)[:, None]
+        size = condition.n_atoms.clamp(min=1).to(total).log()[:, None]
+        numbers = torch.cat([share @ self._element_table(), has, counted, size * counted], -1)
+        return total + self.wish(numbers)
+
+    def space_group_logits(self, wish: Tensor) -> Tensor:
+        """[B, 231] from `embed_condition`; entry 0 is never drawn."""
+        logits: Tensor = self.group_head(F.silu(wish))
+        return logits.index_fill(-1, torch.zeros(1, dtype=torch.long, device=logits.device), -1e9)
+
+    def count_logits(self, wish: Tensor, space_group: Tensor) -> Tensor:
+        """[B, 65] number of orbits; entry 0 is never drawn."""
+        logits: Tensor = self.count_head(torch.cat([F.silu(wish), self.space_group(space_group)], -1))
+        return logits.index_fill(-1, torch.zeros(1, dtype=torch.long, device=logits.device), -1e9)
+
+    # -- tokens -----------------------------------------------------------------------------------------
+
+    def forward(self, state: NoisyCrystals, wish: Tensor) -> Tensor:
+        """[B, K, width] what each orbit knows; the heads below read it."""
+        batch = state.batch
+        places = self._position_table()
+        hidden_place = torch.full_like(batch.position, len(places) - 1)
+        x = places[torch.where(state.position_hidden, hidden_place, batch.position)]
+        x = x + self._element_table()[batch.atomic_number.masked_fill(state.element_hidden, HIDDEN)]
+        seen = state.has_geometry.to(x)
+        angle = 2 * math.pi * batch.coordinates.to(x)
+        waves = torch.stack([angle.sin(), angle.cos(), (2 * angle).sin(), (2 * angle).cos()], -1)
+        waves = waves * batch.coordinate_mask[..., None] * (seen * (1 - state.time))[:, None, None, None]
+        x = x + self.coordinates(waves.flatten(2))
+        context = self.mix(wish + self.space_group(batch.space_group) + self._embed_state(state))
+        modulation = self.modulation(context)
+        density = torch.log1p(state.pairs.density.to(x))
+        flag = seen[:, None, None, None].expand(*density.shape[:3], 1)
+        bias = self.pair(torch.cat([density, flag], -1)).unflatten(-1, (self.config.depth, self.config.heads))
+        bias = bias.permute(3, 0, 4, 1, 2).masked_fill(~batch.mask[None, :, None, None, :], -1e9)
+        for block, offset, block_bias in zip(self.blocks, self.offsets, bias, strict=True):
+            x = block(x, modulation + offset, block_bias)
+        result: Tensor = self.norm(x)
+        return result
+
+    def position_logits(self, tokens: Tensor, space_group: Tensor) -> Tensor:
+        """[B, K, 27] over the letters of the space group, a first; -inf for letters that it lacks."""
+        table = wyckoff_table()
+        offset = torch.arange(N_LETTERS, device=tokens.device)
+        index = table.position_start.to(tokens.device)[space_group][:, None] + offset
+        exists = offset < table.n_positions.to(tokens.device)[space_group][:, None]
+        index = torch.where(exists, index, 0)
+        keys = self._position_table()[index]  # [B, 27, width]
+        logits = self.position_head(tokens) @ keys.mT / math.sqrt(self.config.width)
+        logits = logits + self.position_bias(index).squeeze(-1)[:, None]
+        return logits.masked_fill(~exists[:, None], -1e9)
+
+    def element_logits(self, tokens: Tensor) -> Tensor:
+        """[B, K, 119]."""
+        logits: Tensor = self.element_head(tokens)
+        return logits
+
+    def geometry(self, tokens: Tensor, state: NoisyCrystals) -> tuple[Tensor, Tensor]:
+        """Velocities of the free coordinates [B, K, 3] (fractional) and of the standardised strain [B, 6]."""
+        batch, pairs = state.batch, state.pairs
+        both = self.center(tokens)[:, :, None] * self.neighbour(tokens)[:, None]
+        density = torch.log1p(pairs.density.to(tokens))
+        weight = self.pair_weights(torch.cat([both, density], -1))
+        for_step, for_strain = weight.chunk(2, -1)
+        step = torch.einsum("bijf,bijfu->biu", for_step, pairs.pull.to(tokens)) + 0.1 * self.free_step(tokens)
+        step = step * batch.coordinate_mask
+        atoms = batch.multiplicity.to(tokens)
+        share = atoms / atoms.sum(-1, keepdim=True).clamp(min=1)
+        pulled = torch.einsum("bi,bijf,bijfs->bs", share, for_strain, pairs.strain.to(tokens))
+        mean = (tokens * share[..., None]).sum(1)
+        strain = self.strain_head(torch.cat([mean, self._embed_state(state)], -1)) + pulled
+        return step, strain * batch.strain_mask
+
+    # -- tables -----------------------------------------------------------------------------------------
+
+    def _embed_state(self, state: NoisyCrystals) -> Tensor:
+        seen = state.has_geometry.to(state.standard_strain)
+        frequency = torch.arange(_TIME_FREQUENCIES, device=seen.device) * math.pi / 2
+        angle = (state.time[:, None] * frequency).to(seen)
+        mask = state.batch.mask
+        numbers = torch.stack(
+            [
+                seen,
+                (state.position_hidden & mask).sum(-1).to(seen) / 10,
+                (state.element_hidden & mask).sum(-1).to(seen) / 10,
+                mask.sum(-1).to(seen).log(),
+                (state.batch.multiplicity * ~state.position_hidden).sum(-1).clamp(min=1).to(seen).log() / 3,
+            ],
+            -1,
+        )
+        waves = torch.cat([angle.sin(), angle.cos(), state.standard_strain], -1) * seen[:, None]
+        result: Tensor = self.state(torch.cat([waves, numbers], -1))
+        return result
+
+    def _element_table(self) -> Tensor:
+        return self.element.weight + self.element_from_features(self.elements)
+
+    def _position_table(self) -> Tensor:
+        """[1732, width]; the last row stands for hidden."""
+        table: Tensor = self.position_out(torch.cat([self.position.weight, self.position_numbers], -1))
+        return table
+
+
+def _position_numbers() -> Tensor:
+    """[1732, n] fixed features of the Wyckoff positions: multiplicity, freedom, site symmetry; then hidden."""
+    table = wyckoff_table()
+    symbols = sorted({s.replace(".", "") for s in table.site_symmetry})
+    rank = {s: i for i, s in enumerate(symbols)}
+    site = F.one_hot(torch.tensor([rank[s.replace(".", "")] for s in table.site_symmetry]), len(symbols)).float()
+    multiplicity = table.primitive_multiplicity.float().log()[:, None]
+    features = torch.cat([multiplicity, table.degrees_of_freedom.float()[:, None], table.free.float(), site], 1)
+    return torch.cat([features, torch.zeros(1, features.shape[1])])
+
+
+class _Block(nn.Module):
+    """Self-attention and feed-forward, each modulated; starts near the identity of the residual stream."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.feed = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * width, width)
+        )
+
+    def forward(self, x: Tensor, modulation: Tensor, bias: Tensor) -> Tensor:
+        """x [B, K, width], modulation [B, 6 width], bias [B, heads, K, K] (large negative where padded)."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = modulation[:, None].chunk(6, -1)
+        h = self.norm(x) * (1 + scale1) + shift1
+        q, k, v = self.qkv(h).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        x = x + (1 + gate1) * self.out(attended.transpose(1, 2).flatten(2))
+        h = self.norm(x) * (1 + scale2) + shift2
+        result: Tensor = x + (1 + gate2) * self.feed(h)
+        return result

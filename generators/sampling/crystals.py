@@ -1,0 +1,362 @@
+"""Sampling of whole crystals: Wyckoff positions, then elements, then geometry; what is given is clamped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from data.orbit_batch import OrbitBatch
+from data.strain_scale import StrainScale
+from data.wyckoff import wyckoff_table
+from generators.conditioning import Conditions, PropertyScale, condition_features
+from generators.crystal_noise import observe
+from generators.denoiser.crystal_denoiser import N_LETTERS, CrystalCondition, CrystalDenoiser, NoisyCrystals
+from generators.diffusion.interpolants import boost, schedule
+from generators.diffusion.masked import guided_logits, reveal_order, sample_states
+from generators.element_features import N_STATES
+from generators.sampling.crystal_task import CrystalTask
+from generators.sampling.element_masks import element_choices
+from generators.sampling.position_masks import Progress, letter_choices
+
+_NEVER = -1e9
+_ROUNDS = 60
+
+
+@dataclass(frozen=True)
+class CrystalSamplerSettings:
+    """How crystals are drawn.
+
+    Attributes:
+        guidance: strength of classifier-free guidance; 1 is the plain conditional model.
+        temperature: of space groups, positions and elements.
+        steps: network evaluations for the geometry.
+        boost: `generators.diffusion.interpolants.boost` of the coordinates.
+        power: of the time schedule.
+        source: which part of the training data to resemble (1 known, 2 exchanged, 3 decorated), 0 for any.
+        batch_size: crystals in one evaluation.
+    """
+
+    guidance: float = 1.0
+    temperature: float = 1.0
+    steps: int = 25
+    boost: float = 3.0
+    power: float = 1.0
+    source: int = 0
+    batch_size: int = 256
+
+    def __post_init__(self) -> None:
+        if self.guidance < 0:
+            raise ValueError(f"guidance={self.guidance}: must not be negative")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature={self.temperature}: must be positive")
+        if self.steps < 1:
+            raise ValueError(f"steps={self.steps}: must be at least 1")
+        if not 0 <= self.source <= 3:
+            raise ValueError(f"source={self.source}: use 0 (any), 1 (known), 2 (exchanged) or 3 (decorated)")
+
+
+class CrystalSampler:
+    """Draws crystals from a denoiser under a wish and a task.
+
+    Args:
+        denoiser: in evaluation mode.
+        scales: one per property, in the network's order.
+        strain_scale: of the lattice.
+        known_elements: that the model was trained on.
+        settings: how to draw.
+    """
+
+    def __init__(
+        self,
+        denoiser: CrystalDenoiser,
+        scales: tuple[PropertyScale, ...],
+        strain_scale: StrainScale,
+        known_elements: tuple[int, ...],
+        settings: CrystalSamplerSettings | None = None,
+    ) -> None:
+        self.denoiser, self.scales, self.strain_scale = denoiser, scales, strain_scale
+        self.known_elements = known_elements
+        self.settings = settings or CrystalSamplerSettings()
+        self.device = next(denoiser.parameters()).device
+
+    @torch.no_grad()
+    def draw(self, task: CrystalTask, wish: Conditions, n: int, generator: torch.Generator) -> OrbitBatch:
+        """``n`` crystals (fewer only if the task leaves the sampler no way on, which is rare).
+
+        Args:
+            task: what is given.
+            wish: one row.
+            generator: CPU generator.
+        """
+        if task.seeds is not None:
+            picked = torch.randint(len(task.seeds), (n,), generator=generator)
+            frame = task.seeds.select(picked)
+        else:
+            frame = self.draw_prototypes(task, wish, n, generator)
+        if not task.composition:
+            frame = self.draw_elements(frame, task, wish, generator)
+        return self.draw_geometry(frame, wish, generator, task.noise if task.seeds is not None else 1.0)
+
+    # -- space group and Wyckoff positions (and, under a composition, elements) -----------------------------
+
+    def draw_prototypes(self, task: CrystalTask, wish: Conditions, n: int, generator: torch.Generator) -> OrbitBatch:
+        """Space groups and positions; elements too if the composition is given. Coordinates and lattice are 0."""
+        done: list[OrbitBatch] = []
+        missing = n
+        for _ in range(_ROUNDS):
+            found = self._try_prototypes(task, wish, missing, generator)
+            if len(found):
+                done.append(found)
+                missing -= len(found)
+            if missing == 0:
+                break
+        if not done:
+            raise ValueError(
+                "task: the model found no crystal that fulfils it, loosen n_atoms, space_groups or elements"
+            )
+        return OrbitBatch.concatenate(done)
+
+    def _try_prototypes(self, task: CrystalTask, wish: Conditions, n: int, generator: torch.Generator) -> OrbitBatch:
+        sizes = task.sizes()
+        atoms = self._draw_atoms(task, sizes, n, generator)
+        condition = self._condition(wish, n, task, atoms)
+        temperature = self.settings.temperature
+        possible = sizes.any(1)[:, atoms].T if task.composition else sizes.any(2).any(1).expand(n, -1)  # [n, 231]
+        logits = self._guided(condition, lambda c, _: self.denoiser.space_group_logits(c))
+        group = sample_states(logits.masked_fill(~possible, _NEVER), generator, temperature)
+        counts = sizes[group, :, atoms] if task.composition else sizes[group].any(2)  # [n, 33]
+        logits = self._guided(condition, lambda c, rows: self.denoiser.count_logits(c, group[rows]))[:, :33]
+        count = sample_states(logits.masked_fill(~counts, _NEVER), generator, temperature)
+        width = int(count.max())
+        mask = torch.arange(width) < count[:, None]
+        frame = OrbitBatch(
+            space_group=group,
+            position=torch.zeros(n, width, dtype=torch.long),
+            atomic_number=torch.zeros(n, width, dtype=torch.long),
+            coordinates=torch.zeros(n, width, 3),
+            strain=torch.zeros(n, 6),
+            mask=mask,
+        )
+        progress = Progress.start(frame, task, atoms)
+        hidden = mask.clone()
+        start = wyckoff_table().position_start[group]
+        for column in range(width):
+            rows = (progress.alive & (count > column)).nonzero().squeeze(-1)
+            if not len(rows):
+                break
+            logits = self._tokens(
+                frame.select(rows), condition.select(rows), hidden[rows], hidden[rows],
+                lambda tokens, part, column=column: self.denoiser.position_logits(tokens[:, column : column + 1], part)[:, 0],
+            )  # fmt: skip
+            choices = letter_choices(progress, rows)
+            stuck = ~choices.any(1)
+            drawn = sample_states(logits.masked_fill(~choices, _NEVER), generator, temperature)
+            frame.position[rows, column] = start[rows] + drawn
+            hidden[rows, column] = False
+            progress.alive[rows[stuck]] = False
+            if task.composition:
+                self._draw_one_element(frame, condition, hidden, progress, rows[~stuck], column, generator)
+            else:
+                progress.take(rows, frame.position[rows, column])
+        finished = progress.finished() & progress.alive
+        return frame.select(finished.nonzero().squeeze(-1))
+
+    def _draw_one_element(
+        self,
+        frame: OrbitBatch,
+        condition: CrystalCondition,
+        hidden: Tensor,
+        progress: Progress,
+        rows: Tensor,
+        column: int,
+        generator: torch.Generator,
+    ) -> None:
+        if not len(rows):
+            return
+        element_hidden = hidden[rows] | (frame.atomic_number[rows] == 0)
+        logits = self._tokens(
+            frame.select(rows), condition.select(rows), hidden[rows], element_hidden,
+            lambda tokens, _: self.denoiser.element_logits(tokens[:, column]),
+        )  # fmt: skip
+        choices = progress.element_choices(rows, frame.position[rows, column])
+        drawn = sample_states(logits.masked_fill(~choices, _NEVER), generator, self.settings.temperature)
+        frame.atomic_number[rows, column] = drawn
+        progress.take(rows, frame.position[rows, column], drawn)
+        progress.alive[rows[~choices.any(1)]] = False
+
+    def _draw_atoms(self, task: CrystalTask, sizes: Tensor, n: int, generator: torch.Generator) -> Tensor:
+        """[n] atoms in the primitive cell: drawn evenly among those possible under a composition, else 0 (not fixed).
+
+        Small multiples of the formula are commoner: weights fall with the square of the number.
+        """
+        if not task.composition:
+            return torch.zeros(n, dtype=torch.long)
+        possible = sizes.any(0).any(0).double()
+        weight = possible / torch.arange(len(possible)).clamp(min=1).double() ** 1.0
+        return torch.multinomial(weight, n, replacement=True, generator=generator)
+
+    # -- elements -------------------------------------------------------------------------------------------
+
+    def draw_elements(
+        self, frame: OrbitBatch, task: CrystalTask, wish: Conditions, generator: torch.Generator
+    ) -> OrbitBatch:
+        """Elements of every orbit, one orbit at a time in random order, within the task's constraints.
+
+        With seeds, their geometry is in view (at the task's noise, scaled to one volume per atom), and a share of the
+        elements may be kept.
+        """
+        allowed = task.element_mask(self.known_elements)
+        n = len(frame)
+        condition = self._condition(wish, n, task, torch.zeros(n, dtype=torch.long))
+        seeded = task.seeds is not None and task.noise < 1
+        elements = torch.zeros_like(frame.atomic_number)
+        if task.seeds is not None and task.keep_elements > 0:
+            keep = torch.rand(n, N_STATES, generator=generator) < task.keep_elements
+            elements = torch.where(keep.gather(1, frame.atomic_number) & frame.mask, frame.atomic_number, 0)
+            elements = torch.where(allowed[elements], elements, 0)
+        free = frame.mask & (elements == 0)
+        order = reveal_order(free, generator)
+        shown = frame.replace(atomic_number=elements)
+        standard = self.strain_scale.to_standard(frame, frame.strain).float() if seeded else None
+        noise_u = torch.rand(frame.coordinates.shape, generator=generator) - 0.5
+        coordinates = frame.coordinates.float() + task.noise * 0.3 * noise_u * frame.coordinate_mask if seeded else None
+        for step in range(int(free.sum(-1).max())):
+            current = order == step
+            rows = current.any(-1).nonzero().squeeze(-1)
+            at = current[rows].long().argmax(-1)
+            hidden = shown.mask[rows] & (elements[rows] == 0)
+            geometry = None
+            if seeded:
+                assert coordinates is not None and standard is not None
+                geometry = (coordinates[rows], standard[rows], torch.full((len(rows),), task.noise))
+            logits = self._tokens(
+                shown.select(rows), condition.select(rows), torch.zeros_like(hidden), hidden,
+                lambda tokens, _, at=at: self.denoiser.element_logits(tokens),
+                geometry,
+            )[torch.arange(len(rows)), at]  # fmt: skip
+            left = (order[rows] > step).sum(-1)
+            choices = element_choices(elements[rows], left, allowed, task)
+            drawn = sample_states(logits.masked_fill(~choices, _NEVER), generator, self.settings.temperature)
+            elements[rows, at] = drawn
+            shown = shown.replace(atomic_number=elements)
+        return frame.replace(atomic_number=elements)
+
+    # -- geometry ---------------------------------------------------------------------------------------------
+
+    def draw_geometry(
+        self, frame: OrbitBatch, wish: Conditions, generator: torch.Generator, start: float = 1.0
+    ) -> OrbitBatch:
+        """Coordinates and lattice: the mean velocity followed from noise (or from a noised seed) to the end."""
+        n = len(frame)
+        noise = torch.rand(frame.coordinates.shape, generator=generator) * frame.coordinate_mask
+        strain_noise = torch.randn(n, 6, generator=generator) * frame.strain_mask
+        if start < 1:
+            step = (noise - 0.5) * frame.coordinate_mask
+            coordinates = torch.remainder(frame.coordinates.float() + start * step, 1.0)
+            given = self.strain_scale.to_standard(frame, frame.strain).float()
+            given[:, 0] = 0.0  # the volume follows from the elements, not from the seed's
+            strain = (1 - start) * given + start * strain_noise
+        else:
+            coordinates, strain = noise, strain_noise
+        times = schedule(self.settings.steps, start, self.settings.power)
+        order = torch.argsort(frame.n_orbits, stable=True)
+        result_u, result_s = torch.zeros_like(coordinates), torch.zeros_like(strain)
+        condition = self._condition(wish, n, None, torch.zeros(n, dtype=torch.long))
+        for rows in order.split(self.settings.batch_size):
+            width = max(int(frame.n_orbits[rows].max()), 1)
+            part = narrowed(frame.select(rows), width).to(self.device)
+            c = self.denoiser.embed_condition(_moved(condition.select(rows), self.device))
+            u, s = coordinates[rows, :width].to(self.device), strain[rows].to(self.device)
+            shown = torch.zeros_like(part.mask)
+            for now, then in zip(times[:-1].tolist(), times[1:].tolist(), strict=True):
+                clock = torch.full((len(rows),), now, device=self.device)
+                state = observe(
+                    part, self.strain_scale, self.denoiser.config.n_radial, shown, shown, (u, s, clock)
+                )  # fmt: skip
+                v, v_s = self.denoiser.geometry(self.denoiser(state, c), state)
+                factor = min((now - then) * boost(now, self.settings.boost), now)
+                u = torch.remainder(u - factor * v, 1.0)
+                s = s - (now - then) * v_s
+            result_u[rows, :width] = u.cpu()
+            result_s[rows] = s.cpu()
+        free = frame.coordinate_mask
+        done = frame.replace(coordinates=torch.where(free, result_u, 0.0).double())
+        return done.replace(strain=self.strain_scale.from_standard(done, result_s.double()))
+
+    # -- evaluations ------------------------------------------------------------------------------------------
+
+    def _condition(self, wish: Conditions, n: int, task: CrystalTask | None, atoms: Tensor) -> CrystalCondition:
+        features = condition_features(wish, self.scales).expand(n, -1, -1)
+        given = wish.given.expand(n, -1)
+        share = torch.zeros(n, N_STATES)
+        if task is not None and task.composition:
+            total = sum(task.composition.values())
+            for z, count in task.composition.items():
+                share[:, z] = count / total
+        if task is not None and not task.composition and task.n_atoms[0] == task.n_atoms[1]:
+            atoms = torch.full((n,), task.n_atoms[0])
+        source = torch.full((n,), self.settings.source, dtype=torch.long)
+        return CrystalCondition(features, given, share, atoms, source)
+
+    def _guided(self, condition: CrystalCondition, logits: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Logits [n, S] of ``logits(embedded condition, rows)``, guided, on the CPU."""
+        rows = torch.arange(len(condition.given))
+        condition = _moved(condition, self.device)
+        with_wish = logits(self.denoiser.embed_condition(condition), rows)
+        if self.settings.guidance == 1.0 or not bool(condition.given.any()):
+            return with_wish.cpu()
+        without = logits(self.denoiser.embed_condition(condition.without_properties()), rows)
+        return guided_logits(with_wish, without, self.settings.guidance).cpu()
+
+    def _tokens(
+        self,
+        frame: OrbitBatch,
+        condition: CrystalCondition,
+        position_hidden: Tensor,
+        element_hidden: Tensor,
+        head: Callable[[Tensor, Tensor], Tensor],
+        geometry: tuple[Tensor, Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """Guided output [n, ...] of ``head(tokens, space groups)``, in batches of like size, on the CPU."""
+        order = torch.argsort(frame.n_orbits, stable=True)
+        pieces = []
+        for rows in order.split(self.settings.batch_size):
+            width = frame.mask.shape[1]
+            part = narrowed(frame.select(rows), width).to(self.device)
+            parts = tuple(x[rows].to(self.device) for x in geometry) if geometry is not None else None
+            state = observe(
+                part, self.strain_scale, self.denoiser.config.n_radial,
+                position_hidden[rows].to(self.device), element_hidden[rows].to(self.device), parts,  # type: ignore[arg-type]
+            )  # fmt: skip
+            pieces.append(self._guided(condition.select(rows), self._reader(state, head)))
+        result = torch.cat(pieces)
+        return result[torch.argsort(order)]
+
+    def _reader(
+        self, state: NoisyCrystals, head: Callable[[Tensor, Tensor], Tensor]
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda c, _: head(self.denoiser(state, c), state.batch.space_group)
+
+
+def narrowed(batch: OrbitBatch, width: int) -> OrbitBatch:
+    """The first ``width`` columns."""
+    return replace(
+        batch,
+        position=batch.position[:, :width],
+        atomic_number=batch.atomic_number[:, :width],
+        coordinates=batch.coordinates[:, :width],
+        mask=batch.mask[:, :width],
+    )
+
+
+def _moved(condition: CrystalCondition, device: torch.device) -> CrystalCondition:
+    return CrystalCondition(
+        condition.features.to(device), condition.given.to(device), condition.composition.to(device),
+        condition.n_atoms.to(device), condition.source.to(device),
+    )  # fmt: skip
+
+
+assert N_LETTERS == 27

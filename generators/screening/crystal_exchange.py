@@ -1,0 +1,92 @@
+"""Ion exchange of any crystals, not only of library prototypes: elements replaced by similar ones, cells rescaled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+from scipy.optimize import nnls
+from torch import Tensor
+
+from data.orbit_batch import OrbitBatch
+from generators.oracles.hull import fractions_of
+from generators.oracles.hull_tables import reference_compounds
+from generators.screening.ion_exchange import N_ELEMENTS, Similarity, group_neighbours, substitution_weights
+
+_MAX_ROUNDS = 50
+
+
+@lru_cache(maxsize=1)
+def atomic_volumes() -> Tensor:
+    """[119] Å^3 per atom: the additive volumes that fit the embedded known compounds best (non-negative least squares);
+    their mean for elements that occur in none."""
+    compounds = reference_compounds()
+    volume = compounds["volume_per_atom"].to_numpy(dtype=np.float64)
+    usable = np.isfinite(volume)
+    fitted, _ = nnls(fractions_of(compounds["formula"][usable]), volume[usable])
+    return torch.from_numpy(np.where(fitted > 0, fitted, fitted[fitted > 0].mean()))
+
+
+def additive_volume(batch: OrbitBatch) -> Tensor:
+    """[B] Å^3 per primitive cell: the sum of `atomic_volumes`."""
+    return (atomic_volumes().to(batch.strain)[batch.atomic_number] * batch.multiplicity).sum(-1)
+
+
+def with_elements(batch: OrbitBatch, atomic_number: Tensor) -> OrbitBatch:
+    """Other elements [B, K] on the same orbits, the cell scaled by the ratio of the additive volumes."""
+    after = batch.replace(atomic_number=atomic_number)
+    strain = batch.strain.clone()
+    strain[:, 0] += torch.log(additive_volume(after) / additive_volume(batch))
+    return after.replace(strain=strain)
+
+
+def exchange_crystals(
+    parents: OrbitBatch,
+    generator: torch.Generator,
+    elements: Sequence[int] = tuple(range(1, 104)),
+    one: float = 0.5,
+    temperature: float = 1.0,
+    similarity: Similarity = "probability",
+) -> tuple[OrbitBatch, Tensor]:
+    """One child for each parent that has any: one or several of its elements replaced by similar ones.
+
+    Args:
+        parents: [B] crystals.
+        elements: those that may come in.
+        one: share of children with a single element replaced; in the others each goes with probability one half.
+        temperature: of the similarity; above 1 less similar elements come in more often.
+
+    Returns:
+        Children, cells rescaled by `atomic_volumes`, and the row of each one's parent.
+    """
+    table = substitution_weights() if similarity == "probability" else group_neighbours()
+    allowed = torch.zeros(N_ELEMENTS, dtype=torch.bool)
+    allowed[list(elements)] = True
+    weight = (table ** (1 / temperature)) * allowed
+    n = len(parents)
+    present = torch.zeros(n, N_ELEMENTS, dtype=torch.bool).scatter(1, parents.atomic_number, True)
+    present[:, 0] = False
+    single = torch.rand(n, 1, generator=generator) < one
+    score = torch.rand(n, N_ELEMENTS, generator=generator) * present
+    first = torch.zeros_like(present).scatter(1, score.argmax(1, keepdim=True), True)
+    several = (torch.rand(n, N_ELEMENTS, generator=generator) < 0.5) & present
+    change = torch.where(single, first, several | first)
+
+    mapping = torch.arange(N_ELEMENTS).repeat(n, 1)
+    done = torch.zeros(n, dtype=torch.bool)
+    possible = weight.sum(1) > 0
+    for _ in range(_MAX_ROUNDS):
+        rows = (~done).nonzero().squeeze(-1)
+        if not len(rows):
+            break
+        drawn = torch.multinomial(weight + ~possible[:, None], len(rows), replacement=True, generator=generator).T
+        trial = torch.where(change[rows], drawn, torch.arange(N_ELEMENTS))
+        images = torch.zeros(len(rows), N_ELEMENTS).scatter_add(1, trial, present[rows].float())
+        fine = (images.amax(1) == 1) & (possible[None] | ~change[rows]).all(1)
+        mapping[rows[fine]] = trial[fine]
+        done[rows[fine]] = True
+    rows = done.nonzero().squeeze(-1)
+    chosen = parents.select(rows)
+    return with_elements(chosen, mapping[rows].gather(1, chosen.atomic_number) * chosen.mask), rows
