@@ -13,7 +13,7 @@ from data.strain_scale import StrainScale
 from data.wyckoff import wyckoff_table
 from generators.conditioning import Conditions, PropertyScale, condition_features
 from generators.crystal_noise import observe
-from generators.denoiser.crystal_denoiser import N_LETTERS, CrystalCondition, CrystalDenoiser, NoisyCrystals
+from generators.denoiser.crystal_denoiser import CrystalCondition, CrystalDenoiser, NoisyCrystals
 from generators.diffusion.interpolants import boost, schedule
 from generators.diffusion.masked import guided_logits, reveal_order, sample_states
 from generators.element_features import N_STATES
@@ -45,7 +45,7 @@ class CrystalSamplerSettings:
     boost: float = 3.0
     power: float = 1.0
     source: int = 0
-    batch_size: int = 256
+    batch_size: int = 128
 
     def __post_init__(self) -> None:
         if self.guidance < 0:
@@ -147,9 +147,10 @@ class CrystalSampler:
             rows = (progress.alive & (count > column)).nonzero().squeeze(-1)
             if not len(rows):
                 break
+            at = torch.full((len(rows),), column)
             logits = self._tokens(
-                frame.select(rows), condition.select(rows), hidden[rows], hidden[rows],
-                lambda tokens, part, column=column: self.denoiser.position_logits(tokens[:, column : column + 1], part)[:, 0],
+                frame.select(rows), condition.select(rows), hidden[rows], hidden[rows], at,
+                self.denoiser.position_logits,
             )  # fmt: skip
             choices = letter_choices(progress, rows)
             stuck = ~choices.any(1)
@@ -177,10 +178,10 @@ class CrystalSampler:
         if not len(rows):
             return
         element_hidden = hidden[rows] | (frame.atomic_number[rows] == 0)
+        at = torch.full((len(rows),), column)
         logits = self._tokens(
-            frame.select(rows), condition.select(rows), hidden[rows], element_hidden,
-            lambda tokens, _: self.denoiser.element_logits(tokens[:, column]),
-        )  # fmt: skip
+            frame.select(rows), condition.select(rows), hidden[rows], element_hidden, at, self._read_elements
+        )
         choices = progress.element_choices(rows, frame.position[rows, column])
         drawn = sample_states(logits.masked_fill(~choices, _NEVER), generator, self.settings.temperature)
         frame.atomic_number[rows, column] = drawn
@@ -233,10 +234,9 @@ class CrystalSampler:
                 assert coordinates is not None and standard is not None
                 geometry = (coordinates[rows], standard[rows], torch.full((len(rows),), task.noise))
             logits = self._tokens(
-                shown.select(rows), condition.select(rows), torch.zeros_like(hidden), hidden,
-                lambda tokens, _, at=at: self.denoiser.element_logits(tokens),
-                geometry,
-            )[torch.arange(len(rows)), at]  # fmt: skip
+                shown.select(rows), condition.select(rows), torch.zeros_like(hidden), hidden, at,
+                self._read_elements, geometry,
+            )  # fmt: skip
             left = (order[rows] > step).sum(-1)
             choices = element_choices(elements[rows], left, allowed, task)
             drawn = sample_states(logits.masked_fill(~choices, _NEVER), generator, self.settings.temperature)
@@ -311,34 +311,45 @@ class CrystalSampler:
         without = logits(self.denoiser.embed_condition(condition.without_properties()), rows)
         return guided_logits(with_wish, without, self.settings.guidance).cpu()
 
+    def _read_elements(self, tokens: Tensor, space_group: Tensor) -> Tensor:
+        return self.denoiser.element_logits(tokens)
+
     def _tokens(
         self,
         frame: OrbitBatch,
         condition: CrystalCondition,
         position_hidden: Tensor,
         element_hidden: Tensor,
+        at: Tensor,
         head: Callable[[Tensor, Tensor], Tensor],
         geometry: tuple[Tensor, Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """Guided output [n, ...] of ``head(tokens, space groups)``, in batches of like size, on the CPU."""
+        """[n, S] guided logits of orbit ``at`` [n] by ``head(tokens, space groups)``; crystals of like size together."""
         order = torch.argsort(frame.n_orbits, stable=True)
         pieces = []
         for rows in order.split(self.settings.batch_size):
-            width = frame.mask.shape[1]
+            width = int(frame.n_orbits[rows].max())
             part = narrowed(frame.select(rows), width).to(self.device)
-            parts = tuple(x[rows].to(self.device) for x in geometry) if geometry is not None else None
+            seen = None
+            if geometry is not None:
+                u, s, time = geometry
+                seen = (u[rows, :width].to(self.device), s[rows].to(self.device), time[rows].to(self.device))
             state = observe(
                 part, self.strain_scale, self.denoiser.config.n_radial,
-                position_hidden[rows].to(self.device), element_hidden[rows].to(self.device), parts,  # type: ignore[arg-type]
+                position_hidden[rows, :width].to(self.device), element_hidden[rows, :width].to(self.device), seen,
             )  # fmt: skip
-            pieces.append(self._guided(condition.select(rows), self._reader(state, head)))
+            pieces.append(self._guided(condition.select(rows), self._reader(state, at[rows].to(self.device), head)))
         result = torch.cat(pieces)
         return result[torch.argsort(order)]
 
     def _reader(
-        self, state: NoisyCrystals, head: Callable[[Tensor, Tensor], Tensor]
+        self, state: NoisyCrystals, at: Tensor, head: Callable[[Tensor, Tensor], Tensor]
     ) -> Callable[[Tensor, Tensor], Tensor]:
-        return lambda c, _: head(self.denoiser(state, c), state.batch.space_group)
+        def read(wish: Tensor, _: Tensor) -> Tensor:
+            tokens = self.denoiser(state, wish)[torch.arange(len(at), device=at.device), at]
+            return head(tokens[:, None], state.batch.space_group)[:, 0]
+
+        return read
 
 
 def narrowed(batch: OrbitBatch, width: int) -> OrbitBatch:
@@ -357,6 +368,3 @@ def _moved(condition: CrystalCondition, device: torch.device) -> CrystalConditio
         condition.features.to(device), condition.given.to(device), condition.composition.to(device),
         condition.n_atoms.to(device), condition.source.to(device),
     )  # fmt: skip
-
-
-assert N_LETTERS == 27
