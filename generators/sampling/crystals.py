@@ -114,9 +114,7 @@ class CrystalSampler:
             if missing == 0:
                 break
         if not done:
-            raise ValueError(
-                "task: the model found no crystal that fulfils it, loosen n_atoms, space_groups or elements"
-            )
+            raise ValueError("task: the model found no crystal that fulfils it, loosen its constraints")
         return OrbitBatch.concatenate(done)
 
     def _try_prototypes(self, task: CrystalTask, wish: Conditions, n: int, generator: torch.Generator) -> OrbitBatch:
@@ -276,10 +274,10 @@ class CrystalSampler:
                 state = observe(
                     part, self.strain_scale, self.denoiser.config.n_radial, shown, shown, (u, s, clock)
                 )  # fmt: skip
-                v, v_s = self.denoiser.geometry(self.denoiser(state, c), state)
-                factor = min((now - then) * boost(now, self.settings.boost), now)
-                u = torch.remainder(u - factor * v, 1.0)
-                s = s - (now - then) * v_s
+                step, strain_step = self.denoiser.geometry(self.denoiser(state, c), state)
+                share = (now - then) / now
+                u = torch.remainder(u + min(share * boost(now, self.settings.boost), 1.0) * step, 1.0)
+                s = s + share * strain_step
             result_u[rows, :width] = u.cpu()
             result_s[rows] = s.cpu()
         free = frame.coordinate_mask
@@ -311,7 +309,7 @@ class CrystalSampler:
         without = logits(self.denoiser.embed_condition(condition.without_properties()), rows)
         return guided_logits(with_wish, without, self.settings.guidance).cpu()
 
-    def _read_elements(self, tokens: Tensor, space_group: Tensor) -> Tensor:
+    def _read_elements(self, tokens: Tensor, _: Tensor) -> Tensor:
         return self.denoiser.element_logits(tokens)
 
     def _tokens(
@@ -324,7 +322,7 @@ class CrystalSampler:
         head: Callable[[Tensor, Tensor], Tensor],
         geometry: tuple[Tensor, Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """[n, S] guided logits of orbit ``at`` [n] by ``head(tokens, space groups)``; crystals of like size together."""
+        """[n, S] guided logits of orbit ``at`` [n] by ``head(tokens, groups)``; crystals of like size together."""
         order = torch.argsort(frame.n_orbits, stable=True)
         pieces = []
         for rows in order.split(self.settings.batch_size):
