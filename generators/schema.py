@@ -199,7 +199,7 @@ class ReferenceConfig:
     """What is known already, and the hull."""
 
     structures: str | None = None  # for novelty; None: the labels of the embedded reference compounds
-    hull: list[str] = field(default_factory=list)  # tables of formula, formation_energy_per_atom; empty: CHGNet's own
+    hull: list[str] = field(default_factory=list)  # embedded (default) | known | tables: formula, formation energy
     hull_scale: str | None = None  # must be named for your own tables; an energy of another scale is an error
 
 
