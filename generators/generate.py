@@ -262,7 +262,8 @@ def describe(summary: Mapping[str, Any]) -> str:
     if second:
         lines.append(
             f"second opinion on the {second['judged']} best ({second['judges']}): {second['confirmed']} confirmed, "
-            f"{second['refuted']} refuted, {second['unknown']} cannot be told; they differ by "
+            f"{second['refuted']} refuted, {second['unknown']} cannot be told ({second['hits_confirmed']} of "
+            f"{second['hits']} hits confirmed); they differ by "
             f"{second['mean_disagreement']:.3f} eV/atom on average"
         )
     return "\n".join(lines)
