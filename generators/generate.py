@@ -111,13 +111,15 @@ class Generation:
         return kept, table.iloc[chosen].reset_index(drop=True)
 
     def predict(self, pool: Pool) -> tuple[Tensor, pd.DataFrame]:
-        """Hit probability [N], and a table of the surrogate's means and standard deviations."""
+        """Hit probability [N], and a table of the surrogate's means, standard deviations and `out_of_domain` flags."""
         parts, tables = [], []
         for rows in torch.arange(len(pool)).split(SURROGATE_CHUNK):
             result: OracleResult = self.surrogate.predict(self.table, pool.row[rows], pool.elements[rows])
             parts.append(self.surrogate.log_hit_probability(result, self.wish.intervals))
             columns = {f"{k}_surrogate": v.numpy() for k, v in result.values.items()}
             columns.update({f"{k}_surrogate_std": v.numpy() for k, v in result.std.items()})
+            flag = self.surrogate.out_of_domain(self.table, pool.row[rows], pool.elements[rows])
+            columns["out_of_domain"] = flag.numpy()
             tables.append(pd.DataFrame(columns))
         return torch.cat(parts), pd.concat(tables, ignore_index=True)
 
