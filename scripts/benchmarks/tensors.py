@@ -21,14 +21,14 @@ CONFIG = StructureConfig(width=24, depth=2, members=2)
 
 
 def train(
-    rows: StructureRows, seed: int = 0, epochs: int = EPOCHS
+    rows: StructureRows, seed: int = 0, epochs: int = EPOCHS, config: StructureConfig = CONFIG
 ) -> tuple[StructureModule, StructureDataModule, float]:
     """An ensemble, its data, and the seconds that it took."""
     torch.manual_seed(seed)
     data = StructureDataModule(rows, 32, (0.8, 0.1, 0.1), seed)
     train = data.parts["train"]
     elements = sorted({int(z) for graph in rows.graphs for z in graph.atomic_number})
-    module = StructureModule(rows.specs, elements, mean_neighbours(train), CONFIG, StructureOptimizer(seed=seed))
+    module = StructureModule(rows.specs, elements, mean_neighbours(train), config, StructureOptimizer(seed=seed))
     module.fit_scales(train)
     seconds = fit(module, data, epochs)
     return module.eval(), data, seconds

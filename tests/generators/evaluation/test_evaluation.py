@@ -87,6 +87,13 @@ def test_command_gives_each_sample_its_fate(
     run(monkeypatch, str(samples), "oracle.workers=2", "oracle.device=cpu")
     assert shards == {path: path.stat().st_mtime_ns for path in (folder / "judged").iterdir()}
     assert json.loads((folder / "metrics.json").read_text()) == metrics
+    # A run that was killed before its last shard: only that is judged again, by other processes, with the same end.
+    last = max((folder / "judged").iterdir())
+    last.unlink()
+    run(monkeypatch, str(samples), "oracle.workers=2", "oracle.device=cpu")
+    again = pd.read_parquet(folder / "evaluation.parquet").set_index("id")
+    assert last.exists()
+    assert again["e_above_hull"].to_numpy() == pytest.approx(table["e_above_hull"].to_numpy(), abs=1e-4, nan_ok=True)
     with pytest.raises(SystemExit) as stop:
         run(monkeypatch, str(samples), "relax=free")
     assert stop.value.code == 2
@@ -110,6 +117,15 @@ def test_known_compounds_alone_may_be_the_hull(tmp_path: Path, monkeypatch: pyte
         found[word] = pd.read_parquet(f"outputs/{word}/evaluation.parquet")["e_above_hull"][0]
         card = json.loads(Path(f"outputs/{word}/metrics.json").read_text())["protocol"]
         assert card["hull"].endswith(f"CHGNet 0.3.0, {word}")
+    # A table of the user's own beside a word: their lower envelope, on the scale that the user names.
+    formula = next(iter(decode(decorations.batch.select(torch.tensor([row]))).structures())).reduced_formula
+    Path("own.csv").write_text(f"formula,formation_energy_per_atom\n{formula},{energy[row] - 0.5}\n")
+    run(
+        monkeypatch, "x.cif", "run=own", "reference.hull=[known, own.csv]", 'reference.hull_scale="CHGNet 0.3.0"',
+        "oracle.workers=1", "oracle.device=cpu",
+    )  # fmt: skip
+    own = pd.read_parquet("outputs/own/evaluation.parquet")["e_above_hull"][0]
+    assert own == pytest.approx(0.5, abs=0.02)
     assert found == pytest.approx({word: value[row] for word, value in above.items()}, abs=0.02)
     assert found["known"] < -0.2 < -0.03 < found["embedded"]
 
