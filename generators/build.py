@@ -131,7 +131,7 @@ def _build_structure(config: TrainConfig) -> tuple[StructureDataModule, pl.Light
     if not data.properties:
         raise ValueError("data.properties: name the columns to learn, for instance data.properties=[band_gap]")
     path = Path(data.path) if data.path else None
-    rows = read_structure_rows(path, data.properties, model.cutoff, data.limit)
+    rows = read_structure_rows(path, data.properties, model.cutoff, data.limit, data.tensor_frame)
     first, second, third = data.fractions
     module = StructureDataModule(rows, data.batch_size, (first, second, third), config.seed)
     torch.manual_seed(config.seed)
