@@ -11,9 +11,15 @@ from data.properties import known_property
 _KIND = {
     "composition": "Conditional masked diffusion over the elements of structure prototypes "
     "(`raremat-train model=composition`).",
+    "crystal": "Joint diffusion over whole crystals: Wyckoff positions, elements, coordinates, lattice "
+    "(`raremat-train model=crystal`).",
     "surrogate": "Ensemble of graph networks over orbits, prototype and elements in, properties out "
     "(`raremat-train model=surrogate`).",
     "structure": "Equivariant ensemble over whole structures (`raremat-train model=structure`).",
+}
+_SPLIT = {
+    "structure": " (split by formula)",
+    "crystal": " (known ones split by protostructure and formula, exchanged ones with their parents)",
 }
 
 
@@ -33,7 +39,7 @@ def write_card(
 
     Args:
         path: where to.
-        kind: ``composition`` or ``surrogate``.
+        kind: of the model, as in ``model.kind``.
         command: what makes the model again.
         data: the training table.
         rows: crystals per part.
@@ -47,7 +53,7 @@ def write_card(
         f"- Made by: `{command}`",
         f"- Data: {data}, "
         + ", ".join(f"{n:,} {part}" for part, n in rows.items())
-        + (" (split by formula)" if kind == "structure" else " (split by crystal key)"),
+        + _SPLIT.get(kind, " (split by crystal key)"),
         "- Labels of the embedded data are CHGNet's (0.3.0), not DFT's.",
         f"- Parameters: {parameters:,}",
         "- Properties: " + ", ".join(known_property(name).title() for name in properties),

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import torch
+
+from data.crystal import Crystal
+from data.lattice import strain_mask
+from data.orbit_batch import OrbitBatch
+from data.wyckoff import wyckoff_table
 
 OfflineRun = tuple[dict[str, object], set[str]]
 
@@ -48,3 +54,46 @@ def _read(folder: Path) -> OfflineRun:
 def read_offline_run() -> Callable[[Path], OfflineRun]:
     """Reads the one offline W&B run below a folder: (summary, names in the history)."""
     return _read
+
+
+def _random_crystal(generator: torch.Generator, groups: Sequence[int], most: int, elements: Sequence[int]) -> Crystal:
+    def integer(n: int) -> int:
+        return int(torch.randint(n, (), generator=generator))
+
+    table = wyckoff_table()
+    group = groups[integer(len(groups))]
+    start, n = int(table.position_start[group]), int(table.n_positions[group])
+    letters: list[str] = []
+    for _ in range(1 + integer(most)):
+        position = start + integer(min(n, 8))
+        letter = table.letter[position]
+        if table.degrees_of_freedom[position] or letter not in letters:
+            letters.append(letter)
+    index = [table.index(group, x) for x in letters]
+    free = table.free[index]
+    atoms = int(table.multiplicity[index].sum())
+    u = torch.rand(len(letters), 3, generator=generator, dtype=torch.float64) * free
+    strain = 0.1 * torch.randn(6, generator=generator, dtype=torch.float64)
+    strain[0] += torch.log(torch.tensor(15.0 * atoms))
+    strain *= strain_mask(torch.tensor(group))
+    return Crystal(
+        group, tuple(letters), tuple(elements[integer(len(elements))] for _ in letters),
+        tuple((x, y, z) for x, y, z in u.tolist()), tuple(strain.tolist()),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def random_batch() -> Callable[..., OrbitBatch]:
+    """Makes random crystals of random space groups: (number, seed, groups, most orbits, elements)."""
+
+    def make(
+        n: int,
+        seed: int = 0,
+        groups: Sequence[int] = tuple(range(1, 231)),
+        most: int = 5,
+        elements: Sequence[int] = (3, 8, 12, 17, 22, 26, 38, 56),
+    ) -> OrbitBatch:
+        generator = torch.Generator().manual_seed(seed)
+        return OrbitBatch.from_crystals([_random_crystal(generator, groups, most, elements) for _ in range(n)])
+
+    return make

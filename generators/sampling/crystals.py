@@ -18,8 +18,9 @@ from generators.diffusion.interpolants import boost, schedule
 from generators.diffusion.masked import guided_logits, reveal_order, sample_states
 from generators.element_features import N_STATES
 from generators.sampling.crystal_task import CrystalTask
-from generators.sampling.element_masks import element_choices
+from generators.sampling.element_masks import completable, composition_choices, element_choices
 from generators.sampling.position_masks import Progress, letter_choices
+from generators.sampling.reachable import MAX_ATOMS
 
 _NEVER = -1e9
 _ROUNDS = 60
@@ -92,11 +93,11 @@ class CrystalSampler:
             generator: CPU generator.
         """
         if task.seeds is not None:
-            picked = torch.randint(len(task.seeds), (n,), generator=generator)
-            frame = task.seeds.select(picked)
+            usable = self.usable_seeds(task)
+            frame = task.seeds.select(usable[torch.randint(len(usable), (n,), generator=generator)])
         else:
             frame = self.draw_prototypes(task, wish, n, generator)
-        if not task.composition:
+        if task.seeds is not None or not task.composition:
             frame = self.draw_elements(frame, task, wish, generator)
         return self.draw_geometry(frame, wish, generator, task.noise if task.seeds is not None else 1.0)
 
@@ -201,6 +202,25 @@ class CrystalSampler:
 
     # -- elements -------------------------------------------------------------------------------------------
 
+    def usable_seeds(self, task: CrystalTask) -> Tensor:
+        """Rows of the seeds that can fulfil the task.
+
+        Raises:
+            ValueError: none.
+        """
+        assert task.seeds is not None
+        seeds, allowed = task.seeds, task.element_mask(self.known_elements)
+        n = seeds.n_atoms
+        fine = task.group_mask()[seeds.space_group] & (n <= MAX_ATOMS) & task.atom_counts()[n.clamp(max=MAX_ATOMS)]
+        fine &= seeds.n_orbits <= task.max_orbits
+        sites = torch.zeros_like(seeds.multiplicity).scatter_add(1, task.leaders(seeds), seeds.multiplicity)
+        fine &= completable(torch.zeros_like(sites), sites, allowed, task, task.tied)
+        if not bool(fine.any()):
+            raise ValueError(
+                f"task.seeds: none of {len(seeds)} fulfils the space groups, n_atoms and elements asked for"
+            )
+        return fine.nonzero().squeeze(-1)
+
     def draw_elements(
         self, frame: OrbitBatch, task: CrystalTask, wish: Conditions, generator: torch.Generator
     ) -> OrbitBatch:
@@ -218,7 +238,12 @@ class CrystalSampler:
             keep = torch.rand(n, N_STATES, generator=generator) < task.keep_elements
             elements = torch.where(keep.gather(1, frame.atomic_number) & frame.mask, frame.atomic_number, 0)
             elements = torch.where(allowed[elements], elements, 0)
-        free = frame.mask & (elements == 0)
+        leader = task.leaders(frame)
+        leads = frame.mask & (leader == torch.arange(leader.shape[1]))
+        sites = torch.zeros_like(leader).scatter_add(1, leader, frame.multiplicity)
+        all_differ = task.seeds is not None and task.tied
+        elements = elements * completable(elements * leads, sites, allowed, task, all_differ)[:, None]
+        free = leads & (elements == 0)
         order = reveal_order(free, generator)
         shown = frame.replace(atomic_number=elements)
         standard = self.strain_scale.to_standard(frame, frame.strain).float() if seeded else None
@@ -238,9 +263,13 @@ class CrystalSampler:
                 self._read_elements, geometry,
             )  # fmt: skip
             left = (order[rows] > step).sum(-1)
-            choices = element_choices(elements[rows], left, allowed, task)
+            placed = elements[rows] * leads[rows]
+            choices = element_choices(placed, left, allowed, task, all_differ)
+            if task.composition:
+                choices &= composition_choices(placed, sites[rows], at, task, all_differ)
             drawn = sample_states(logits.masked_fill(~choices, _NEVER), generator, self.settings.temperature)
             elements[rows, at] = drawn
+            elements[rows] = elements[rows].gather(1, leader[rows]) * frame.mask[rows]
             shown = shown.replace(atomic_number=elements)
         return frame.replace(atomic_number=elements)
 
