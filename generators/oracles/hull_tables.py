@@ -82,6 +82,15 @@ def with_decorations(decorations: OrbitBatch, energy: NDArray[np.float64]) -> Hu
 
 
 @lru_cache(maxsize=1)
+def known_hull() -> Hull:
+    """The hull of the embedded known compounds alone, on the judge's own scale."""
+    table = reference_compounds()
+    energy = table[ENERGY].to_numpy(dtype=np.float64)
+    usable = np.isfinite(energy) & (energy > LOWEST)
+    return Hull(fractions_of(table["formula"][usable]), energy[usable], SCALE)
+
+
+@lru_cache(maxsize=1)
 def chgnet_hull() -> Hull:
     """The hull on the judge's own scale: known and hypothetical compounds and the embedded decorations.
 

@@ -198,6 +198,6 @@ def test_seeds_that_cannot_fulfil_the_task_are_told(sampler: CrystalSampler) -> 
 
 
 def test_settings_that_make_no_sense() -> None:
-    for bad in ({"guidance": -1.0}, {"temperature": 0.0}, {"steps": 0}, {"source": 4}):
+    for bad in ({"guidance": -1.0}, {"temperature": 0.0}, {"steps": 0}, {"source": 9}):
         with pytest.raises(ValueError, match=next(iter(bad))):
             CrystalSamplerSettings(**bad)  # type: ignore[arg-type]

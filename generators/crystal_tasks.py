@@ -1,0 +1,146 @@
+"""From what a user writes of a task to the `CrystalTask` that the sampler keeps to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from pymatgen.core import Composition
+
+from data.cells import element
+from data.exchanges import load_exchanges
+from data.orbit_batch import OrbitBatch
+from data.protostructure import label_of
+from data.prototypes import Prototype, PrototypeLibrary
+from data.sources import Source, read_crystals
+from data.wyckoff import wyckoff_table
+from generators.sampling.crystal_task import CRYSTAL_SYSTEMS, CrystalTask, reduced
+from generators.sampling.reachable import MAX_ATOMS, MAX_ORBITS
+from generators.task_schema import TaskConfig
+from generators.wish import Wish, parse_elements
+
+_KEYS = ("n_atoms", "n_elements", "formula_units", "space_groups", "keep_elements", "noise", "composition",
+         "chemical_system")  # fmt: skip
+
+
+def crystal_task(
+    config: TaskConfig, wish: Wish, known_elements: Sequence[int], library: PrototypeLibrary
+) -> CrystalTask:
+    """The task, checked.
+
+    Args:
+        config: what the user wrote.
+        wish: allowed and forbidden elements.
+        known_elements: of the model.
+        library: prototypes by name.
+
+    Raises:
+        ValueError: what cannot be understood or can never hold; one line that names the key.
+    """
+    composition = {} if config.composition is None else parse_composition(config.composition)
+    system = frozenset[int]()
+    if config.chemical_system is not None:
+        system = parse_elements(config.chemical_system.split("-"), "task.chemical_system")
+    allowed = None
+    if wish.allowed_elements is not None or wish.forbidden_elements:
+        allowed = (wish.allowed_elements or frozenset(known_elements)) - wish.forbidden_elements
+    seeds = _seeds(config, library)
+    try:
+        task = CrystalTask(
+            allowed_elements=allowed,
+            chemical_system=system,
+            space_groups=_space_groups(config),
+            n_atoms=_pair(config.n_atoms, (1, MAX_ATOMS)),
+            n_elements=_pair(config.n_elements, (1, 10)),
+            composition=composition,
+            formula_units=_pair(config.formula_units, (1, MAX_ATOMS)),
+            seeds=seeds,
+            keep_elements=config.keep_elements if config.seed_structures else 0.0,
+            noise=config.noise,
+        )
+    except ValueError as error:
+        prefix = "task." if str(error).startswith(_KEYS) else ""
+        raise ValueError(f"{prefix}{error}") from None
+    task.element_mask(known_elements)
+    return task
+
+
+def parse_composition(text: str) -> dict[int, int]:
+    """Atoms of each atomic number in one formula unit. Raises ValueError for what is no formula of whole numbers."""
+    try:
+        amounts = Composition(text).as_dict()
+    except (ValueError, TypeError):
+        amounts = {}
+    if not amounts or any(n != int(n) or n < 1 for n in amounts.values()):
+        raise ValueError(f"task.composition={text!r}: write a formula with whole numbers, such as TiO2 or LiFePO4")
+    numbers = {symbol: next(iter(parse_elements([symbol], "task.composition"))) for symbol in amounts}
+    return reduced({numbers[symbol]: int(n) for symbol, n in amounts.items()})
+
+
+def _pair(value: list[int] | None, default: tuple[int, int]) -> tuple[int, int]:
+    return default if value is None else (value[0], value[1])
+
+
+def _space_groups(config: TaskConfig) -> frozenset[int]:
+    chosen = frozenset(config.space_groups)
+    if config.crystal_system is None:
+        return chosen
+    if config.crystal_system not in CRYSTAL_SYSTEMS:
+        raise ValueError(f"task.crystal_system={config.crystal_system}: use one of {', '.join(CRYSTAL_SYSTEMS)}")
+    first, last = CRYSTAL_SYSTEMS[config.crystal_system]
+    system = frozenset(range(first, last + 1))
+    if chosen and not chosen & system:
+        raise ValueError(f"task.space_groups={sorted(chosen)}: none of them is {config.crystal_system}")
+    return chosen & system or system
+
+
+def _seeds(config: TaskConfig, library: PrototypeLibrary) -> OrbitBatch | None:
+    if config.prototypes:
+        return OrbitBatch.concatenate([_of_prototype(name, library) for name in config.prototypes])
+    if not config.seed_structures:
+        return None
+    source = Source(labels=False, workers=1, max_orbits=MAX_ORBITS)
+    return OrbitBatch.concatenate([read_crystals(Path(path), source)[0].batch for path in config.seed_structures])
+
+
+def _of_prototype(name: str, library: PrototypeLibrary) -> OrbitBatch:
+    """Crystals of a library name or a protostructure label; which elements they have is of no account."""
+    try:
+        prototype: Prototype = library.get(name)
+    except ValueError:
+        rows = torch.tensor([i for i, label in enumerate(_embedded_labels()) if label == name], dtype=torch.long)
+        if len(rows):
+            return load_exchanges().batch.select(rows)
+        raise
+    return OrbitBatch.from_crystals([prototype.crystal(range(1, prototype.n_species + 1))])
+
+
+@lru_cache(maxsize=1)
+def _embedded_labels() -> list[str]:
+    """Protostructure of each embedded hypothetical crystal."""
+    batch, letter = load_exchanges().batch, wyckoff_table().letter
+    rows = zip(
+        batch.space_group.tolist(), batch.n_orbits.tolist(), batch.position.tolist(), batch.atomic_number.tolist(),
+        strict=True,
+    )  # fmt: skip
+    return [label_of(g, tuple(letter[p] for p in positions[:n]), tuple(z[:n])) for g, n, positions, z in rows]
+
+
+def describe_task(config: TaskConfig) -> str:
+    """One line for people."""
+    parts = []
+    for name in config.given():
+        value = getattr(config, name)
+        if name in ("formula_units", "n_atoms", "n_elements"):
+            text = f"{value[0]} to {value[1]}" if value[0] != value[1] else str(value[0])
+        else:
+            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        parts.append(f"{name.replace('_', ' ')} {text}")
+    return "; ".join(parts) or "de novo"
+
+
+def symbols(numbers: Sequence[int]) -> str:
+    """Element symbols in one string."""
+    return " ".join(element(z).symbol for z in numbers)
