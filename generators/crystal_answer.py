@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from data.dataset import CrystalDataset
 from data.prototypes import prototype_library
 from data.sources import read_crystals
 from generators.answer import MAY_DIFFER
@@ -83,7 +82,7 @@ def answer_crystals(config: GenerateConfig, plain: dict[str, Any], folder: Path)
     result = generation.run()
     if second is not None and screening.judge_calls:
         result = second.confirm(result, wish, oracle.second_opinions, folder)
-    return _write(result, generation, own, config, folder)
+    return _write(result, generation, config, folder)
 
 
 def _second_judges() -> Any:
@@ -104,9 +103,7 @@ def _wish(config: GenerateConfig, module: CrystalDiffusion) -> Wish:
     return parse_wish(target.wish or {}, list(scales), quantile, target.allowed_elements, target.forbidden_elements)
 
 
-def _write(
-    result: Answer, generation: CrystalGeneration, own: CrystalDataset | None, config: GenerateConfig, folder: Path
-) -> str:
+def _write(result: Answer, generation: CrystalGeneration, config: GenerateConfig, folder: Path) -> str:
     """Tables, structures, report and W&B; returns the text for the terminal."""
     write_candidates(result.candidates, result.batch, folder, config.top)
     write_parquet(result.rejected, folder / "rejected.parquet")
@@ -117,8 +114,12 @@ def _write(
 
         log_crystals(folder, config.logger.project, config.run, result, generation.measured)
     lines = [
-        f"task: {result.summary['task']}", f"wish: {generation.wish.describe()}", describe_crystals(result), "", "best:",
-    ]  # fmt: skip
+        f"task: {result.summary['task']}",
+        f"wish: {generation.wish.describe()}",
+        describe_crystals(result),
+        "",
+        "best:",
+    ]
     for row in result.candidates.head(BEST).to_dict("records"):
         values = [f"{name} {row[name]:.3f}" for name in generation.measured.intervals if name in row]
         if "e_above_hull" in row and "e_above_hull" not in generation.measured.intervals:

@@ -62,7 +62,7 @@ class CrystalDraws:
         )  # fmt: skip
 
     def draw(self, sampler: CrystalSampler, shard: int, n: int) -> pd.DataFrame:
-        """Table of ``n`` crystals: ``id``, the columns of `data.frames`, what identifies them, and the seconds spent."""
+        """Table of ``n`` crystals: ``id``, the columns of `data.frames`, what identifies them, seconds spent."""
         start = time.process_time()
         generator = torch.Generator().manual_seed(shard_seed(self.seed, NAME, shard))
         parts: list[OrbitBatch] = []

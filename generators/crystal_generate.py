@@ -28,7 +28,7 @@ from generators.oracles.judge import PROPERTIES as JUDGED
 from generators.oracles.judge import JudgeSettings, elemental_references, formation_energy
 from generators.ranking import depth
 from generators.screening.charge_balance import charge_balanced
-from generators.screening.crystal_funnel import Screened, known_keys, screen_crystals
+from generators.screening.crystal_funnel import KnownCrystals, Screened, screen_crystals
 from generators.screening.pool import StageCount
 from generators.wish import Wish
 
@@ -95,7 +95,7 @@ class CrystalGeneration:
         write_samples(paths, self.folder / "samples.parquet")
         screened = screen_crystals(
             tqdm(read_shards(paths), total=len(paths), unit="shard", desc="screen", mininterval=1.0),
-            known_keys(self.own),
+            KnownCrystals(self.own),
             known_prototypes(),
             settings.judge_calls or settings.top,
             settings.keep_known,
@@ -262,9 +262,9 @@ def describe_crystals(answer: Answer) -> str:
     if "raremat" in summary:
         row = summary["raremat"]
         lines.append(
-            f"judge calls {row['judge_calls']}, hits {row['hits']} ({row['hits_per_call']:.1%}): {summary['hit_means']}; "
-            f"above the hull: {row['metastable']} at most {METASTABLE:g}, {row['stable']} at most 0 eV/atom"
+            f"judge calls {row['judge_calls']}, hits {row['hits']} ({row['hits_per_call']:.1%}): {summary['hit_means']}"
         )
+        lines.append(f"above the hull: {row['metastable']} at most {METASTABLE:g}, {row['stable']} at most 0 eV/atom")
     if summary["not_judged"]:
         lines.append(f"not judged, only asked of the model: {', '.join(summary['not_judged'])}")
     return "\n".join(lines)

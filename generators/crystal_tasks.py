@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 
 import torch
-from pymatgen.core import Composition
+from pymatgen.core import Composition, Element
 
-from data.cells import element
 from data.exchanges import load_exchanges
 from data.orbit_batch import OrbitBatch
 from data.protostructure import label_of
@@ -70,13 +68,12 @@ def crystal_task(
 def parse_composition(text: str) -> dict[int, int]:
     """Atoms of each atomic number in one formula unit. Raises ValueError for what is no formula of whole numbers."""
     try:
-        amounts = Composition(text).as_dict()
+        amounts = {element: float(n) for element, n in Composition(text).items()}
     except (ValueError, TypeError):
         amounts = {}
-    if not amounts or any(n != int(n) or n < 1 for n in amounts.values()):
+    if not amounts or any(not isinstance(x, Element) or n != int(n) or n < 1 for x, n in amounts.items()):
         raise ValueError(f"task.composition={text!r}: write a formula with whole numbers, such as TiO2 or LiFePO4")
-    numbers = {symbol: next(iter(parse_elements([symbol], "task.composition"))) for symbol in amounts}
-    return reduced({numbers[symbol]: int(n) for symbol, n in amounts.items()})
+    return reduced({int(element.Z): int(n) for element, n in amounts.items()})
 
 
 def _pair(value: list[int] | None, default: tuple[int, int]) -> tuple[int, int]:
@@ -109,23 +106,27 @@ def _of_prototype(name: str, library: PrototypeLibrary) -> OrbitBatch:
     """Crystals of a library name or a protostructure label; which elements they have is of no account."""
     try:
         prototype: Prototype = library.get(name)
-    except ValueError:
-        rows = torch.tensor([i for i, label in enumerate(_embedded_labels()) if label == name], dtype=torch.long)
-        if len(rows):
-            return load_exchanges().batch.select(rows)
-        raise
+    except ValueError as error:
+        found = _embedded(name)
+        if found is not None:
+            return found
+        raise ValueError(f"task.prototypes: {error}") from None
     return OrbitBatch.from_crystals([prototype.crystal(range(1, prototype.n_species + 1))])
 
 
-@lru_cache(maxsize=1)
-def _embedded_labels() -> list[str]:
-    """Protostructure of each embedded hypothetical crystal."""
-    batch, letter = load_exchanges().batch, wyckoff_table().letter
-    rows = zip(
-        batch.space_group.tolist(), batch.n_orbits.tolist(), batch.position.tolist(), batch.atomic_number.tolist(),
-        strict=True,
-    )  # fmt: skip
-    return [label_of(g, tuple(letter[p] for p in positions[:n]), tuple(z[:n])) for g, n, positions, z in rows]
+def _embedded(label: str) -> OrbitBatch | None:
+    """The embedded hypothetical crystals of that protostructure."""
+    parts, letter = label.split("_"), wyckoff_table().letter
+    if len(parts) < 4 or not parts[2].isdigit():
+        return None
+    batch = load_exchanges().batch
+    n_orbits, rows = batch.n_orbits, []
+    for i in (batch.space_group == int(parts[2])).nonzero().squeeze(-1).tolist():
+        n = int(n_orbits[i])
+        letters = tuple(letter[p] for p in batch.position[i, :n].tolist())
+        if label_of(int(parts[2]), letters, tuple(batch.atomic_number[i, :n].tolist())) == label:
+            rows.append(i)
+    return batch.select(torch.tensor(rows)) if rows else None
 
 
 def describe_task(config: TaskConfig) -> str:
@@ -139,8 +140,3 @@ def describe_task(config: TaskConfig) -> str:
             text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
         parts.append(f"{name.replace('_', ' ')} {text}")
     return "; ".join(parts) or "de novo"
-
-
-def symbols(numbers: Sequence[int]) -> str:
-    """Element symbols in one string."""
-    return " ".join(element(z).symbol for z in numbers)

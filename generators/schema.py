@@ -199,7 +199,6 @@ class GenerateConfig:
         screening, given = self.screening, self.task.given()
         if given:
             raise ValueError(f"task.{given[0]}: is for whole crystals, say task=crystals too")
-        _at_least(screening, "screening.", 1, "judge_calls")
         if screening.pool < screening.judge_calls:
             raise ValueError(f"screening.pool={screening.pool}: must be at least judge_calls={screening.judge_calls}")
 

@@ -50,7 +50,7 @@ class TaskConfig:
     def given(self) -> list[str]:
         """Keys that only whole crystals have and that were set."""
         names = (
-            "composition", "formula_units", "chemical_system", "space_groups", "crystal_system", "n_atoms", "n_elements",
-            "prototypes", "seed_structures",
+            "composition", "formula_units", "chemical_system", "space_groups", "crystal_system", "n_atoms",
+            "n_elements", "prototypes", "seed_structures",
         )  # fmt: skip
         return [name for name in names if getattr(self, name)]

@@ -82,6 +82,31 @@ def _random_crystal(generator: torch.Generator, groups: Sequence[int], most: int
     )  # fmt: skip
 
 
+@pytest.fixture(scope="session")
+def crystal_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """File of a small untrained model of whole crystals, every weight perturbed; its cells have usual volumes."""
+    from data.strain_scale import StrainScale
+    from generators.checkpoints import save_checkpoint
+    from generators.conditioning import PropertyScale
+    from generators.crystal_module import CrystalDiffusion
+    from generators.denoiser.crystal_denoiser import CrystalDenoiserConfig
+    from generators.screening.crystal_exchange import atomic_volumes
+
+    torch.manual_seed(0)
+    module = CrystalDiffusion(
+        [PropertyScale.fit(n, torch.linspace(-3, 1, 100)) for n in ("formation_energy_per_atom", "band_gap")],
+        StrainScale(atomic_volumes(), torch.zeros(6, 6), 0.05 * torch.ones(6, 6)),
+        list(range(1, 84)),
+        CrystalDenoiserConfig(width=16, depth=1, heads=2, n_radial=4, dropout=0.0),
+    )
+    with torch.no_grad():
+        for weight in module.averaged.parameters():
+            weight.add_(0.02 * torch.randn_like(weight))
+    path = tmp_path_factory.mktemp("model") / "crystal.pt"
+    save_checkpoint(path, "crystal", *module.export())
+    return path
+
+
 @pytest.fixture
 def random_batch() -> Callable[..., OrbitBatch]:
     """Makes random crystals of random space groups: (number, seed, groups, most orbits, elements)."""

@@ -122,10 +122,7 @@ def _figures_of_the_run(answer: Answer) -> str:
 
 def _rows(table: pd.DataFrame, wish: Wish) -> str:
     columns = [n for n in dict.fromkeys([*wish.intervals, ABOVE, "e_above_known_hull"]) if n in table]
-    titles = {
-        n: "above the known hull, eV/atom" if n == "e_above_known_hull" else known_property(n).title() for n in columns
-    }
-    head = "".join(f"<th>{html.escape(titles[n])}</th>" for n in columns)
+    head = "".join(f"<th>{html.escape(_title(n))}</th>" for n in columns)
     rows = []
     for row in table.head(N_ROWS).to_dict("records"):
         link = f"structures/{file_stem(str(row['id']), str(row['formula']))}.cif"
@@ -133,12 +130,20 @@ def _rows(table: pd.DataFrame, wish: Wish) -> str:
         rows.append(
             f"<tr class='{'hit' if row.get('hit') else ''}'><td>{row['rank']}</td>"
             f"<td class='l'><a href='{html.escape(link)}'>{html.escape(str(row['formula']))}</a></td>"
-            f"<td class='l'>{html.escape(str(row['prototype'] or row['protostructure']))}</td><td>{row['space_group']}</td>"
-            f"{values}<td>{'yes' if row['novel'] else 'no'}</td><td>{'yes' if row['charge_balanced'] else 'no'}</td></tr>"
+            f"<td class='l'>{html.escape(str(row['prototype'] or row['protostructure']))}</td>"
+            f"<td>{row['space_group']}</td>"
+            f"{values}<td>{'yes' if row['novel'] else 'no'}</td>"
+            f"<td>{'yes' if row['charge_balanced'] else 'no'}</td></tr>"
         )
     return (
         "<table><tr><th>rank</th><th class='l'>formula</th><th class='l'>prototype</th><th>space group</th>"
         f"{head}<th>new</th><th>charge-balanced</th></tr>{''.join(rows)}</table>"
         f"<p class='small'>The first {len(rows)} of {len(table)}; a green edge marks a hit. The hull holds what is "
         "embedded, not all that is known: an energy above it is a lower bound.</p>"
+    )
+
+
+def _title(name: str) -> str:
+    return (
+        "above the hull of known compounds, eV/atom" if name == "e_above_known_hull" else known_property(name).title()
     )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import torch
 
 from data.dataset import CrystalDataset
 from data.decorations import load_decorations
 from data.exchanges import load_exchanges
+from data.protostructure import crystal_key
 from generators.oracles.hull_tables import reference_compounds
 from generators.screening.pool import StageCount
 from generators.screening.rules import MIN_START_RATIO
@@ -20,17 +22,39 @@ TOO_CLOSE, DUPLICATE, NOT_CHOSEN = "sites too close", "duplicate", "beyond judge
 KNOWN, TRAINING = "known compound", "hypothetical crystal of the training data"
 
 
-def known_keys(own: CrystalDataset | None = None) -> dict[str, str]:
-    """Crystal key -> why a crystal of that key is not new.
+class KnownCrystals:
+    """Which crystal keys are not new, and why.
+
+    Keys of the embedded training data are made when one of the same space group and elements is asked for.
 
     Args:
         own: the user's table of what is known.
     """
-    keys = dict.fromkeys([*load_exchanges().keys(), *load_decorations().keys()], TRAINING)
-    keys.update(dict.fromkeys(reference_compounds()["crystal_key"], KNOWN))
-    if own is not None:
-        keys.update(dict.fromkeys(own.keys(), KNOWN))
-    return keys
+
+    def __init__(self, own: CrystalDataset | None = None) -> None:
+        self._compounds = set(reference_compounds()["crystal_key"]) | set(own.keys() if own is not None else ())
+        self._training: set[str] = set()
+        self._batches = (load_exchanges().batch, load_decorations().batch)
+        self._rows: dict[_Chemistry, list[tuple[int, int]]] = defaultdict(list)
+        for which, batch in enumerate(self._batches):
+            numbers = batch.atomic_number.sort(1, descending=True).values.tolist()
+            for row, (group, zs) in enumerate(zip(batch.space_group.tolist(), numbers, strict=True)):
+                self._rows[_chemistry(group, zs)].append((which, row))
+
+    def reason(self, key: str, space_group: int, atomic_numbers: Sequence[int]) -> str:
+        """Why the crystal of that key is not new; empty if it is."""
+        if key in self._compounds:
+            return KNOWN
+        for which, row in self._rows.pop(_chemistry(space_group, atomic_numbers), ()):
+            self._training.add(crystal_key(self._batches[which].select(torch.tensor([row])).to_crystals()[0]))
+        return TRAINING if key in self._training else ""
+
+
+_Chemistry = tuple[int, tuple[int, ...]]
+
+
+def _chemistry(space_group: int, atomic_numbers: Iterable[int]) -> _Chemistry:
+    return int(space_group), tuple(sorted(int(z) for z in atomic_numbers if z))
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +75,7 @@ class Screened:
 
 def screen_crystals(
     shards: Iterable[pd.DataFrame],
-    known: Mapping[str, str],
+    known: KnownCrystals,
     prototypes: frozenset[str],
     wanted: int,
     keep_known: bool = False,
@@ -61,7 +85,7 @@ def screen_crystals(
 
     Args:
         shards: tables of `generators.crystal_draws`.
-        known: crystal keys that are not new (`known_keys`).
+        known: what is not new.
         prototypes: protostructures that are not new.
         wanted: rows to choose at most.
         keep_known: known crystals go on as well.
@@ -75,9 +99,9 @@ def screen_crystals(
     for shard in shards:
         drawn += len(shard)
         seconds += float(shard["seconds"].sum())
-        rows = []
-        table = zip(shard["distance_ratio"], shard["crystal_key"], shard["protostructure"], strict=True)
-        for i, (ratio, key, prototype) in enumerate(table):
+        rows, novel = [], []
+        names = ("distance_ratio", "crystal_key", "protostructure", "space_group", "atomic_numbers")
+        for i, (ratio, key, prototype, group, numbers) in enumerate(zip(*(shard[n] for n in names), strict=True)):
             if not ratio >= MIN_START_RATIO:
                 reasons["distances"][TOO_CLOSE] += 1
                 continue
@@ -85,23 +109,25 @@ def screen_crystals(
             if geometries is not None and seen[hash(key)] > geometries:
                 reasons["unique"][DUPLICATE] += 1
                 continue
-            if seen[hash(key)] == 1 and key not in known:
+            why = known.reason(key, group, numbers)
+            if seen[hash(key)] == 1 and not why:
                 n_new += 1
                 n_new_prototypes += prototype not in prototypes
-            if key in known and not keep_known:
-                reasons["novel"][known[key]] += 1
+            if why and not keep_known:
+                reasons["novel"][why] += 1
                 continue
             if chosen == wanted:
                 reasons["chosen"][NOT_CHOSEN] += 1
                 continue
             rows.append(i)
+            novel.append(not why)
             chosen += 1
         if rows:
-            kept.append(shard.iloc[rows].assign(novel=~shard["crystal_key"].iloc[rows].isin(known)))
+            kept.append(shard.iloc[rows].assign(novel=novel))
     counts, left = [], drawn
-    for stage, why in reasons.items():
-        after = left - sum(why.values())
-        counts.append(StageCount(stage, left, after, dict(why), seconds if stage == "distances" else 0.0))
+    for stage, dropped in reasons.items():
+        after = left - sum(dropped.values())
+        counts.append(StageCount(stage, left, after, dict(dropped), seconds if stage == "distances" else 0.0))
         left = after
     empty = pd.DataFrame({"crystal_key": np.array([], dtype=object)})
     return Screened(pd.concat(kept, ignore_index=True) if kept else empty, tuple(counts), n_new, n_new_prototypes)
