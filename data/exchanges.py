@@ -1,4 +1,4 @@
-"""The embedded hypothetical crystals, made by ion exchange. Their labels are CHGNet's, not DFT's."""
+"""Embedded hypothetical crystals: by ion exchange, and drawn by an earlier model. Labels are CHGNet's, not DFT's."""
 
 from __future__ import annotations
 
@@ -39,3 +39,9 @@ def load_exchanges(path: Path | None = None) -> CrystalDataset:
     }
     batch = from_frame(frame)
     return CrystalDataset(batch, properties, ("",) * len(frame), tuple(frame[PARENT].astype(str)))
+
+
+def load_draws() -> CrystalDataset | None:
+    """Relaxed crystals of an earlier generator, made by ``scripts/build_draws.py``; None before there are any."""
+    with as_file(files("data.tables") / "draws.parquet") as embedded:
+        return load_exchanges(embedded) if embedded.is_file() else None

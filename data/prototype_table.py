@@ -28,7 +28,7 @@ class PrototypeTable:
     them treats equivalent sites (A and B of an elpasolite) alike by construction.
 
     Attributes:
-        prototypes: P prototypes.
+        prototypes: P prototypes; empty where the kinds of crystals are known by other means than prototypes.
         space_group: [P].
         site: [P, K] position index, the smallest among equivalent orbits; 0 where padded.
         leader: [P, K] column of the first orbit with the same species slot; its own column where padded.
@@ -49,7 +49,7 @@ class PrototypeTable:
     coordination: Tensor
 
     def __len__(self) -> int:
-        return len(self.prototypes)
+        return len(self.space_group)
 
     @property
     def is_leader(self) -> Tensor:

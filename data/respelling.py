@@ -1,8 +1,8 @@
 """All spellings of a batch of crystals at once: affine maps of free coordinates, as tensors.
 
-A normalizer coset carries an orbit onto an orbit of some letter, and each orbit can be written by any of its equivalent
-sites. Both act on the free coordinates u as ``u' = A u + b`` with matrices that depend on the Wyckoff position alone, so
-that they are made once and then applied to whole batches. `data.spellings` does the same for one crystal.
+A normalizer coset carries an orbit onto an orbit of some letter, and each orbit can be written by any of its
+equivalent sites. Both act on the free coordinates u as ``u' = A u + b`` with matrices that depend on the Wyckoff
+position alone, so that they are made once and then applied to whole batches. `data.spellings` does the same for one crystal.
 """
 
 from __future__ import annotations

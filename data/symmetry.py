@@ -53,7 +53,7 @@ def encode_arrays(
     symprec: float = DEFAULT_SYMPREC,
 ) -> Crystal:
     """`encode` for arrays: lattice [3, 3] (rows, Å), fractional coordinates [N, 3], N atomic numbers."""
-    _quieten_moyo()
+    quieten_moyo()
     cell = moyopy.Cell(np.asarray(lattice).tolist(), np.asarray(frac_coords).tolist(), list(atomic_numbers))
     reason = ""
     for tolerance in (symprec, symprec / 4, symprec / 16, 1e-5):
@@ -66,7 +66,8 @@ def encode_arrays(
 
 
 @lru_cache(maxsize=1)
-def _quieten_moyo() -> None:
+def quieten_moyo() -> None:
+    """Symmetry searches without warnings, once per process."""
     # It warns about operations of non-primitive cells, no loss here. A level that the user set stays.
     logger = logging.getLogger("moyo")
     if logger.level == logging.NOTSET:

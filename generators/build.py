@@ -20,6 +20,7 @@ from generators.build_crystals import build_crystals
 from generators.checkpoints import load_checkpoint
 from generators.conditioning import PropertyScale
 from generators.crystal_data import CrystalDataModule
+from generators.crystal_module import CrystalDiffusion
 from generators.datamodule import DecorationDataModule, label_matrix
 from generators.denoiser.orbit_denoiser import DenoiserConfig
 from generators.module import CompositionDiffusion, OptimizerConfig
@@ -34,7 +35,7 @@ MODEL_KINDS = ("composition", "crystal", "surrogate", "structure")
 
 
 def shipped(name: str) -> Path:
-    """Path of shipped weights, ``composition`` or ``surrogate``."""
+    """Path of shipped weights: ``composition``, ``crystal`` or ``surrogate``."""
     with as_file(files("generators.weights") / f"{name}.pt") as path:
         return path
 
@@ -43,6 +44,12 @@ def load_generator(path: str | None) -> CompositionDiffusion:
     """The generator from a model file; None is the shipped one."""
     config, state = load_checkpoint(Path(path) if path else shipped("composition"), "composition")
     return CompositionDiffusion.from_export(config, state)
+
+
+def load_crystal_generator(path: str | None) -> CrystalDiffusion:
+    """The generator of whole crystals from a model file; None is the shipped one."""
+    config, state = load_checkpoint(Path(path) if path else shipped("crystal"), "crystal")
+    return CrystalDiffusion.from_export(config, state)
 
 
 def load_data(config: DataConfig) -> tuple[CrystalDataset, PrototypeLibrary, list[Rejected]]:
@@ -124,7 +131,7 @@ def _build_structure(config: TrainConfig) -> tuple[StructureDataModule, pl.Light
     if not data.properties:
         raise ValueError("data.properties: name the columns to learn, for instance data.properties=[band_gap]")
     path = Path(data.path) if data.path else None
-    rows = read_structure_rows(path, data.properties, model.cutoff, data.limit)
+    rows = read_structure_rows(path, data.properties, model.cutoff, data.limit, data.tensor_frame)
     first, second, third = data.fractions
     module = StructureDataModule(rows, data.batch_size, (first, second, third), config.seed)
     torch.manual_seed(config.seed)

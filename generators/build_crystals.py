@@ -9,7 +9,7 @@ import torch
 
 from data.dataset import CrystalDataset
 from data.decorations import load_decorations
-from data.exchanges import load_exchanges
+from data.exchanges import load_draws, load_exchanges
 from data.protostructure import protostructure_label
 from data.sources import read_crystals
 from data.sources.rows import Rejected
@@ -30,7 +30,7 @@ DECORATION_SHARE = 0.3
 
 
 def build_crystals(config: TrainConfig) -> tuple[CrystalDataModule, CrystalDiffusion, list[Rejected]]:
-    """Known crystals of ``data.path``, the embedded exchanges and decorations; and an untrained model.
+    """Known crystals of ``data.path``, the embedded exchanges, draws and decorations; and an untrained model.
 
     Raises:
         ValueError: a property that no part has, or too few labels.
@@ -47,6 +47,10 @@ def build_crystals(config: TrainConfig) -> tuple[CrystalDataModule, CrystalDiffu
     exchanges = load_exchanges()
     exchanges = exchanges.select(torch.arange(len(exchanges))[: config.data.limit])
     sources.append(CrystalSource("exchanges", exchanges, [group_of.get(name, name) for name in exchanges.ids]))
+    draws = load_draws()
+    if draws is not None:
+        draws = draws.select(torch.arange(len(draws))[: config.data.limit])
+        sources.append(CrystalSource("draws", draws, draws.keys()))
     decorations = load_decorations()
     decorations = decorations.select(torch.arange(len(decorations))[: config.data.limit])
     sources.append(CrystalSource("decorations", decorations, decorations.keys(), DECORATION_SHARE))

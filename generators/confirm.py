@@ -43,12 +43,17 @@ class SecondJudges:
         opinions = self._opinions(best, wish, folder / "second_opinion.parquet")
         candidates = answer.candidates.join(opinions)
         confirmed = opinions["confirmed"]
+        of_hits = confirmed[best["hit"].to_numpy(dtype=bool)]
         summary: dict[str, Any] = {
             "judged": len(best),
+            "hits": len(of_hits),
+            "hits_confirmed": int((of_hits == True).sum()),  # noqa: E712
+            "hits_refuted": int((of_hits == False).sum()),  # noqa: E712
             "confirmed": int((confirmed == True).sum()),  # noqa: E712
             "refuted": int((confirmed == False).sum()),  # noqa: E712
             "unknown": int(confirmed.isna().sum()),
             "mean_disagreement": float(opinions["disagreement"].mean()),
+            "mean_disagreement_cgcnn": float(opinions["disagreement_cgcnn"].mean()),
             "judges": f"{self.judge.scale} with MP2020 corrections, {self.network.scale}",
         }
         return replace(answer, candidates=candidates, summary={**answer.summary, "second_opinion": summary})
@@ -56,7 +61,8 @@ class SecondJudges:
     def _opinions(self, best: pd.DataFrame, wish: Wish, path: Path) -> pd.DataFrame:
         if path.exists():
             done = pd.read_parquet(path)
-            if done["crystal_key"].tolist() == best["crystal_key"].tolist():
+            complete = "disagreement_cgcnn" in done
+            if complete and done["crystal_key"].tolist() == best["crystal_key"].tolist():
                 return done.drop(columns="crystal_key")
         parts = []
         with tqdm(total=len(best), unit="crystal", desc="second opinion", mininterval=1.0) as bar:

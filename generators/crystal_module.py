@@ -17,14 +17,26 @@ from data.strain_scale import StrainScale, element_fractions
 from data.wyckoff import wyckoff_table
 from generators.conditioning import Conditions, PropertyScale, condition_features, random_conditions
 from generators.crystal_noise import geometry_path, observe
-from generators.denoiser.crystal_denoiser import CrystalCondition, CrystalDenoiser, CrystalDenoiserConfig
+from generators.denoiser.crystal_denoiser import (
+    NEAREST_TIME,
+    CrystalCondition,
+    CrystalDenoiser,
+    CrystalDenoiserConfig,
+)
 from generators.diffusion.masked import corrupt, negative_bound
 from generators.diffusion.times import low_discrepancy_times
 from generators.element_features import N_STATES
 from generators.module import OptimizerConfig
 
-WEIGHTS = {"space_group": 1.0, "count": 1.0, "positions": 1.0, "elements": 1.0, "coordinates": 6.0, "lattice": 3.0}
-"""Of the terms of the loss: nats per crystal, and mean squared velocities (in length units, standardised)."""
+WEIGHTS = {
+    "space_group": 0.5,
+    "count": 0.5,
+    "positions": 0.5,
+    "elements": 0.5,
+    "coordinates": 10.0,
+    "lattice": 3.0,
+}
+"""Of the terms: nats per crystal, and mean squares of miss / (time + `NEAREST_TIME`) (length units; standardised)."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +52,8 @@ class TaskShares:
         source: share in which the part of the training data is given.
     """
 
-    prototype: float = 0.35
-    elements: float = 0.35
+    prototype: float = 0.3
+    elements: float = 0.3
     with_geometry: float = 0.6
     composition: float = 0.35
     n_atoms: float = 0.3
@@ -128,10 +140,12 @@ class CrystalDiffusion(pl.LightningModule):
         axes = crystals.strain[:, :1].exp()[:, :, None] ** (1 / 3)  # Å, the conventional cell as a cube
         unit = (self.strain_scale.expected_volume(crystals) / crystals.n_atoms) ** (1 / 3)
         free = crystals.coordinate_mask * on_geometry[:, None, None]
-        miss = (step - path.velocity) * (axes / unit[:, None, None])
-        terms["coordinates"] = (miss**2 * free).sum() / free.sum().clamp(min=1)
+        nearness = 1 / (time + NEAREST_TIME) ** 2
+        miss = (step + time[:, None, None] * path.velocity) * (axes / unit[:, None, None])
+        terms["coordinates"] = (miss**2 * nearness[:, None, None] * free).sum() / free.sum().clamp(min=1)
         on_lattice = crystals.strain_mask * on_geometry[:, None]
-        terms["lattice"] = ((strain - path.strain_velocity) ** 2 * on_lattice).sum() / on_lattice.sum().clamp(min=1)
+        off = (strain + time[:, None] * path.strain_velocity) ** 2 * nearness[:, None]
+        terms["lattice"] = (off * on_lattice).sum() / on_lattice.sum().clamp(min=1)
         total = sum((WEIGHTS[name] * value for name, value in terms.items()), torch.zeros((), device=device))
         return total, terms
 

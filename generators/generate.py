@@ -32,6 +32,7 @@ from generators.oracles.judge import JudgeSettings, elemental_references, format
 from generators.oracles.surrogate import SurrogateOracle
 from generators.ranking import failures, ranked
 from generators.screening.baselines import SOURCES
+from generators.screening.ion_exchange import Similarity
 from generators.screening.pool import Pool, StageCount
 from generators.screening.proposals import Propose, propose_unique
 from generators.screening.rules import distance_reasons
@@ -111,13 +112,15 @@ class Generation:
         return kept, table.iloc[chosen].reset_index(drop=True)
 
     def predict(self, pool: Pool) -> tuple[Tensor, pd.DataFrame]:
-        """Hit probability [N], and a table of the surrogate's means and standard deviations."""
+        """Hit probability [N], and a table of the surrogate's means, standard deviations and `out_of_domain` flags."""
         parts, tables = [], []
         for rows in torch.arange(len(pool)).split(SURROGATE_CHUNK):
             result: OracleResult = self.surrogate.predict(self.table, pool.row[rows], pool.elements[rows])
             parts.append(self.surrogate.log_hit_probability(result, self.wish.intervals))
             columns = {f"{k}_surrogate": v.numpy() for k, v in result.values.items()}
             columns.update({f"{k}_surrogate_std": v.numpy() for k, v in result.std.items()})
+            flag = self.surrogate.out_of_domain(self.table, pool.row[rows], pool.elements[rows])
+            columns["out_of_domain"] = flag.numpy()
             tables.append(pd.DataFrame(columns))
         return torch.cat(parts), pd.concat(tables, ignore_index=True)
 
@@ -168,9 +171,7 @@ class Generation:
                 sources["surrogate_screening"] = self._source(
                     "surrogate_screening", screening, settings.baseline_pool, screened=True
                 )
-                if len(self.sources.parents[0]):
-                    exchange = self.sources.exchange()
-                    sources["ion_exchange"] = self._source("ion_exchange", exchange, n, screened=False)
+                sources |= self._exchanges(n)
                 balanced = self.sources.random(balanced=True)
                 sources["random_charge_balanced"] = self._source("random_charge_balanced", balanced, n, screened=False)
                 sources["random"] = self._source("random", self.sources.random(), n, screened=False)
@@ -193,6 +194,18 @@ class Generation:
         if previous.exists():  # read again, not judged again: keep the seconds that the work took
             summary["seconds"] = max(summary["seconds"], json.loads(previous.read_text())["seconds"])
         return Answer(candidates, rejected, batch, summary, {name: source.table for name, source in sources.items()})
+
+    def _exchanges(self, n: int) -> dict[str, _Judged]:
+        """Ion exchange by both similarities; what knows no parents, or no new crystal of the allowed elements, is left
+        out."""
+        kinds: tuple[tuple[str, Similarity], ...] = (("ion_exchange", "probability"), ("ion_exchange_group", "group"))
+        found = {}
+        for name, similarity in kinds:
+            try:
+                found[name] = self._source(name, self.sources.exchange(similarity), n, screened=False)
+            except ValueError as error:
+                log.warning("%s is left out: %s", name, error)
+        return found
 
     def _training_rate(self) -> float | None:
         """Share of the training crystals (random decorations) that fulfil the wish."""
@@ -262,7 +275,8 @@ def describe(summary: Mapping[str, Any]) -> str:
     if second:
         lines.append(
             f"second opinion on the {second['judged']} best ({second['judges']}): {second['confirmed']} confirmed, "
-            f"{second['refuted']} refuted, {second['unknown']} cannot be told; they differ by "
+            f"{second['refuted']} refuted, {second['unknown']} cannot be told ({second['hits_confirmed']} of "
+            f"{second['hits']} hits confirmed); they differ by "
             f"{second['mean_disagreement']:.3f} eV/atom on average"
         )
     return "\n".join(lines)

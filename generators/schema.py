@@ -14,6 +14,7 @@ from omegaconf import MISSING
 from generators.task_schema import TaskConfig
 
 LOGGERS = ("wandb", "csv", "none")
+TENSOR_FRAMES = ("structure", "ieee")
 RELAXATIONS = ("symmetric", "free", "none")
 
 
@@ -47,9 +48,12 @@ class DataConfig:
     fractions: list[float] = field(default_factory=lambda: [0.9, 0.05, 0.05])
     batch_size: int = 512
     max_orbits: int = 32  # of whole crystals; larger ones are left out
+    tensor_frame: str = "structure"  # axes of tensor columns: those of the lattice, or the IEEE standard's
 
     def __post_init__(self) -> None:
         _at_least(self, "data.", 1, "limit", "batch_size", "max_orbits")
+        if self.tensor_frame not in TENSOR_FRAMES:
+            raise ValueError(f"data.tensor_frame={self.tensor_frame}: use one of {', '.join(TENSOR_FRAMES)}")
         if len(self.fractions) != 3 or min(self.fractions) <= 0 or abs(sum(self.fractions) - 1) > 1e-6:
             raise ValueError(
                 f"data.fractions={list(self.fractions)}: give three shares (train, val, test) that sum to 1"
@@ -208,7 +212,7 @@ class ReferenceConfig:
     """What is known already, and the hull."""
 
     structures: str | None = None  # for novelty; None: the labels of the embedded reference compounds
-    hull: list[str] = field(default_factory=list)  # tables of formula, formation_energy_per_atom; empty: CHGNet's own
+    hull: list[str] = field(default_factory=list)  # embedded (default) | known | tables: formula, formation energy
     hull_scale: str | None = None  # must be named for your own tables; an energy of another scale is an error
 
 

@@ -22,7 +22,7 @@ from generators.oracles.hull import fractions_of
 from generators.oracles.hull_tables import chgnet_hull, reference_compounds
 from generators.ranking import depth
 from generators.screening.baselines import random_balanced_decorations, random_decorations
-from generators.screening.ion_exchange import exchanged, known_decorations
+from generators.screening.ion_exchange import Similarity, exchanged, known_decorations
 from generators.screening.proposals import Propose
 from generators.wish import Wish
 
@@ -132,10 +132,13 @@ class Sources:
 
         return propose
 
-    def exchange(self) -> Propose:
+    def exchange(self, similarity: Similarity = "probability") -> Propose:
         """Ion exchange of known compounds of the same prototypes, those that fulfil the wish or come closest.
 
         Parents are the compounds that fulfil the wish, or the closest `MIN_PARENTS` of them.
+
+        Args:
+            similarity: elements that go for each other: by mined substitution probabilities, or neighbours in a group.
         """
         row, elements, index = self.parents
         usable = torch.isin(row, self.rows)
@@ -155,6 +158,6 @@ class Sources:
             row, elements = row[best], elements[best]
 
         def propose(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-            return exchanged(self.table, (row, elements), self.elements, n, generator)
+            return exchanged(self.table, (row, elements), self.elements, n, generator, similarity)
 
         return propose

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 KINDS = ("decorations", "crystals")
-SOURCES = ("any", "known", "exchanged", "decorated")
+SOURCES = ("any", "known", "exchanged", "drawn", "decorated")
 
 
 @dataclass
@@ -27,7 +27,7 @@ class TaskConfig:
     keep_elements: float = 0.0  # share of the species of seed structures that keep their element
     keep_known: bool | None = None  # known compounds are results too; None: only if a composition is given
     geometries: int | None = None  # of one crystal key that go on; None: 1, all if a composition is given
-    like: str = "any"  # which training data to resemble: any, known, exchanged, decorated
+    like: str = "any"  # which training data to resemble: any, known, exchanged, drawn, decorated
     steps: int = 25  # network evaluations for the geometry
     shard_size: int = 250  # crystals per finished file
 

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "benchmarks.md"
 NAMES = (
     "geometry", "relaxation", "sampling", "training", "guidance", "demo", "hull", "evaluate", "experiment", "agreement",
-    "phonons", "tensors", "surrogates",
+    "phonons", "tensors", "surrogates", "matbench", "mechanics", "crystals", "prediction",
 )  # fmt: skip
 
 
@@ -53,7 +53,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--structures", type=Path, default=None, help="Parquet of structures, for geometry")
     parser.add_argument("--hull", type=Path, default=None, help="folder of the published hull tables, for hull")
-    parser.add_argument("--data", type=Path, default=None, help="folder of reference data, for surrogates")
+    parser.add_argument("--data", type=Path, default=None, help="folder of reference data")
+    parser.add_argument("--model", default=None, help="a model file instead of the shipped one, for crystals")
     arguments = parser.parse_args()
     sys.path.insert(0, str(Path(__file__).parent))
     start = time.perf_counter()

@@ -10,10 +10,8 @@ takes its geometries as seeds. A killed run goes on with the same command.
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -24,16 +22,13 @@ from data.frames import CRYSTAL_COLUMNS
 from data.orbit_batch import OrbitBatch
 from data.protostructure import crystal_key
 from data.sources import read_crystals
-from generators.judging import JudgeWorkers, judged_batch, write_parquet
-from generators.oracles.chgnet_potential import SCALE
-from generators.oracles.hull import fractions_of_batch
-from generators.oracles.hull_tables import LOWEST, chgnet_hull
-from generators.oracles.judge import JudgeSettings, elemental_references, formation_energy
+from generators.judging import JudgeWorkers, write_parquet
+from generators.labelling import LABELS, compact, labelled, shares_above_hull
+from generators.oracles.judge import JudgeSettings
 from generators.screening.crystal_exchange import exchange_crystals
 
 LARGEST, MOST_FREE = 20, 30
 TEMPERATURES = (1.0, 1.0)
-LABELS = ("formation_energy_per_atom", "volume_per_atom", "magnetization_density", "bulk_modulus", "e_above_hull")
 _SHARD = 64
 
 
@@ -65,21 +60,6 @@ def parents_of(dataset: CrystalDataset) -> Tensor:
     return ((batch.n_atoms <= LARGEST) & (free <= MOST_FREE)).nonzero().squeeze(-1)
 
 
-def _compact(frame: pd.DataFrame) -> pd.DataFrame:
-    """Small types; the coordinates that are not free are 0 and cost nothing."""
-    return pd.DataFrame(
-        {
-            "parent": frame["parent"],
-            "space_group": frame["space_group"].astype(np.uint8),
-            "letters": frame["letters"].astype("category"),
-            "atomic_numbers": [np.asarray(z, dtype=np.uint8) for z in frame["atomic_numbers"]],
-            "coordinates": [np.asarray(u, dtype=np.float32).round(4) for u in frame["coordinates"]],
-            "strain": [np.asarray(s, dtype=np.float32).round(4) for s in frame["strain"]],
-            **{name: frame[name].astype(np.float32).round(4) for name in LABELS},
-        }
-    ).reset_index(drop=True)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     tables = Path(__file__).parents[1] / "data" / "tables"
@@ -93,7 +73,7 @@ def main() -> None:
     dataset, _ = read_crystals(arguments.structures)
     eligible = dataset.select(parents_of(dataset))
     batch, row, rounds = children(eligible.batch, set(dataset.keys()), arguments.seed)
-    shards = torch.arange(len(batch)).split(2048)  # padded no wider than they need
+    shards = torch.split(torch.arange(len(batch)), 2048)  # padded no wider than they need
     frames = []
     with (
         tqdm(total=len(batch), unit="crystal", smoothing=0.02, mininterval=5) as bar,
@@ -107,34 +87,24 @@ def main() -> None:
     frame = pd.concat(frames, ignore_index=True)
     frame["parent"] = [eligible.ids[i] for i in row.tolist()]
     frame["round"] = rounds
-    relaxed = judged_batch(frame)
-    energy = torch.from_numpy(frame["energy_per_atom"].to_numpy(copy=True))
-    frame["formation_energy_per_atom"] = formation_energy(relaxed, energy, elemental_references(SCALE), SCALE).numpy()
-    frame["bulk_modulus"] = frame["bulk_modulus"].where(frame["bulk_modulus"] > 0)  # at a maximum, not a minimum
-    reasons = Counter(frame["reason"][~frame["valid"]])
-    energies = frame["formation_energy_per_atom"]
-    good = frame[frame["valid"] & energies.notna() & (energies > LOWEST)]
-    above = chgnet_hull().e_above_hull(
-        fractions_of_batch(judged_batch(good)), good["formation_energy_per_atom"].to_numpy(dtype=np.float64), SCALE
-    )
-    good = good.assign(e_above_hull=above)
-    write_parquet(_compact(good), arguments.output)
+    good, reasons = labelled(frame)
+    write_parquet(compact(good), arguments.output)
     temperatures = ", ".join(f"{t:g}" for t in TEMPERATURES)
-    shares = ", ".join(f"{(above <= limit).mean():.1%} at most {limit:g}" for limit in (0.0, 0.05, 0.1, 0.2))
+    shares, columns = shares_above_hull(good), ", ".join((*CRYSTAL_COLUMNS, *LABELS))
     arguments.output.with_suffix(".md").write_text(
         f"""# Card of {arguments.output.name}
 
 - Made by: `scripts/build_exchanges.py` (seed {arguments.seed}): in {len(TEMPERATURES)} rounds each of {len(eligible):,}
   known crystals (Materials Project, CC-BY 4.0) of at most {LARGEST} atoms gets one or several elements replaced by
-  similar ones (pymatgen's substitution probabilities, to the power of 1 over {temperatures}), the cell rescaled; what is neither known nor repeated is relaxed within its symmetry by CHGNet (forces below 0.1 eV/Å, stress
-  below 0.5 GPa).
-- Rows: {len(good):,} of {len(frame):,}; left out: {dict(reasons)}.
+  similar ones (pymatgen's substitution probabilities, to the power of 1 over {temperatures}), the cell rescaled; what
+  is neither known nor repeated is relaxed within its symmetry by CHGNet (forces below 0.1 eV/Å, stress below 0.5 GPa).
+- Rows: {len(good):,} of {len(frame):,}; left out: {reasons}.
 - **Labels are CHGNet's (0.3.0), not DFT's.** Energy above the embedded hull: {shares} eV/atom.
-- Columns: parent (Materials Project's identifier), {", ".join(CRYSTAL_COLUMNS)}, {", ".join(LABELS)}.
+- Columns: parent (Materials Project's identifier), {columns}.
 """,
         encoding="utf-8",
     )
-    print(f"{arguments.output}: {len(good)} of {len(frame)} crystals, left out: {dict(reasons)}; {shares}")
+    print(f"{arguments.output}: {len(good)} of {len(frame)} crystals, left out: {reasons}; {shares}")
 
 
 if __name__ == "__main__":

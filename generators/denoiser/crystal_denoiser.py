@@ -19,8 +19,10 @@ from generators.element_features import N_STATES, element_features
 HIDDEN = 0
 N_LETTERS = 27
 MAX_ORBITS = 64
-N_SOURCES = 3
+N_SOURCES = 4
 _TIME_FREQUENCIES = 16
+NEAREST_TIME = 0.1
+"""Below this time displacements shrink in proportion to it."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class CrystalCondition:
         features: [B, P, 7] and given: [B, P] of the property intervals (`generators.conditioning`).
         composition: [B, 119] share of each element; all 0 where none is given.
         n_atoms: [B] atoms in the primitive cell; 0 where not given.
-        source: [B] which part of the training data the crystal shall resemble, 1 to 3; 0 for any.
+        source: [B] which part of the training data the crystal shall resemble, 1 to 4; 0 for any.
     """
 
     features: Tensor
@@ -70,7 +72,8 @@ class NoisyCrystals:
     """State of B crystals on the way from noise to data.
 
     Attributes:
-        batch: space group, positions, elements, mask; the current coordinates and strain. What is hidden does not count.
+        batch: space group, positions, elements, mask, the current coordinates and strain; what is hidden does not
+            count.
         position_hidden, element_hidden: [B, K] bool.
         standard_strain: [B, 6] current lattice, standardised.
         time: [B] of the geometry.
@@ -96,11 +99,12 @@ class NoisyCrystals:
 
 
 class CrystalDenoiser(nn.Module):
-    """Predicts hidden Wyckoff positions and elements, and the velocity of coordinates and lattice.
+    """Predicts hidden Wyckoff positions and elements, and the way from the current coordinates and lattice to the data.
 
-    Tokens are orbits. Conditions, space group and time enter every block through adaptive layer norms with one shared
-    modulation (Chen et al., PixArt, 2023); attention is biased by the radial densities between orbits. Displacements are
-    weighted sums of the directions to neighbours (`generators.denoiser.pair_geometry`), and of a free part.
+    Tokens are orbits. Conditions, space group and time enter every block through adaptive layer norms with one
+    shared modulation (Chen et al., PixArt, 2023); attention is biased by the radial densities between orbits.
+    Displacements are weighted sums of the directions to neighbours (`generators.denoiser.pair_geometry`), and of a free
+    part.
     """
 
     elements: Tensor
@@ -141,6 +145,7 @@ class CrystalDenoiser(nn.Module):
             nn.Linear(config.n_radial + 1, 64), nn.SiLU(), nn.Linear(64, config.depth * config.heads)
         )
         self.blocks = nn.ModuleList(_Block(width, config.heads, config.dropout) for _ in range(config.depth))
+        self.messages = nn.ModuleList(_Messages(width, config.n_radial) for _ in range(config.depth // 2))
         self.norm = nn.LayerNorm(width)
         self.group_head = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, N_SPACE_GROUPS + 1))
         self.count_head = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, MAX_ORBITS + 1))
@@ -202,7 +207,9 @@ class CrystalDenoiser(nn.Module):
         flag = seen[:, None, None, None].expand(*density.shape[:3], 1)
         bias = self.pair(torch.cat([density, flag], -1)).unflatten(-1, (self.config.depth, self.config.heads))
         bias = bias.permute(3, 0, 4, 1, 2).masked_fill(~batch.mask[None, :, None, None, :], -1e9)
-        for block, offset, block_bias in zip(self.blocks, self.offsets, bias, strict=True):
+        for i, (block, offset, block_bias) in enumerate(zip(self.blocks, self.offsets, bias, strict=True)):
+            if i % 2 == 0 and i // 2 < len(self.messages):
+                x = self.messages[i // 2](x, density)
             x = block(x, modulation + offset, block_bias)
         result: Tensor = self.norm(x)
         return result
@@ -225,20 +232,21 @@ class CrystalDenoiser(nn.Module):
         return logits
 
     def geometry(self, tokens: Tensor, state: NoisyCrystals) -> tuple[Tensor, Tensor]:
-        """Velocities of the free coordinates [B, K, 3] (fractional) and of the standardised strain [B, 6]."""
+        """Displacements from here to the data: free coordinates [B, K, 3] (fractional), standardised strain [B, 6]."""
         batch, pairs = state.batch, state.pairs
         both = self.center(tokens)[:, :, None] * self.neighbour(tokens)[:, None]
         density = torch.log1p(pairs.density.to(tokens))
         weight = self.pair_weights(torch.cat([both, density], -1))
         for_step, for_strain = weight.chunk(2, -1)
         step = torch.einsum("bijf,bijfu->biu", for_step, pairs.pull.to(tokens)) + 0.1 * self.free_step(tokens)
-        step = step * batch.coordinate_mask
+        near = (state.time / (state.time + NEAREST_TIME)).to(tokens)  # nothing is far from the data at time 0
+        step = step * batch.coordinate_mask * near[:, None, None]
         atoms = batch.multiplicity.to(tokens)
         share = atoms / atoms.sum(-1, keepdim=True).clamp(min=1)
         pulled = torch.einsum("bi,bijf,bijfs->bs", share, for_strain, pairs.strain.to(tokens))
         mean = (tokens * share[..., None]).sum(1)
         strain = self.strain_head(torch.cat([mean, self._embed_state(state)], -1)) + pulled
-        return step, strain * batch.strain_mask
+        return step, strain * batch.strain_mask * near[:, None]
 
     # -- tables -----------------------------------------------------------------------------------------
 
@@ -279,6 +287,24 @@ def _position_numbers() -> Tensor:
     multiplicity = table.primitive_multiplicity.float().log()[:, None]
     features = torch.cat([multiplicity, table.degrees_of_freedom.float()[:, None], table.free.float(), site], 1)
     return torch.cat([features, torch.zeros(1, features.shape[1])])
+
+
+class _Messages(nn.Module):
+    """Every orbit hears its neighbours, one channel per distance (continuous filters, Schütt et al., SchNet, 2018)."""
+
+    def __init__(self, width: int, n_radial: int, inner: int = 48) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.value = nn.Linear(width, inner)
+        self.out = nn.Sequential(nn.Linear(inner * n_radial, width), nn.SiLU(), nn.Linear(width, width))
+        nn.init.zeros_(self.out[-1].weight)  # type: ignore[arg-type]
+        nn.init.zeros_(self.out[-1].bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor, density: Tensor) -> Tensor:
+        """x [B, K, width], density [B, K, K, F]."""
+        heard = torch.einsum("bijf,bjw->bifw", density, self.value(self.norm(x)))
+        result: Tensor = x + self.out(heard.flatten(2))
+        return result
 
 
 class _Block(nn.Module):

@@ -1,9 +1,9 @@
 """What orbits see of each other in the current cell: distances, and which way they would have to move.
 
-For every orbit i and every orbit j, the neighbours of i's first site among all sites of j (periodic images included) are
-summed over radial functions: once plainly, once times the unit vector to the neighbour, written in the free coordinates
-of i, and once times the strain that would bring the neighbour nearer. A network that weighs the second and third kind
-predicts displacements and strains which obey the site symmetry and the space group by construction.
+For every orbit i and every orbit j, the neighbours of i's first site among all sites of j (periodic images
+included) are summed over radial functions: once plainly, once times the unit vector to the neighbour, written in the
+free coordinates of i, and once times the strain that would bring the neighbour nearer. A network that weighs the second
+and third kind predicts displacements and strains which obey the site symmetry and the space group by construction.
 """
 
 from __future__ import annotations

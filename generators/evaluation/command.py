@@ -18,7 +18,7 @@ from generators.judging import JudgeWorkers, write_parquet
 from generators.manifest import claim_folder, write_json
 from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import Hull
-from generators.oracles.hull_tables import EMBEDDED, chgnet_hull, read_hull, reference_compounds
+from generators.oracles.hull_tables import EMBEDDED, WORDS, chgnet_hull, read_hull, reference_compounds
 from generators.oracles.judge import JudgeSettings
 from generators.oracles.phonons import PhononSettings
 from generators.schema import EvaluateConfig
@@ -38,7 +38,7 @@ def evaluate_command(config: EvaluateConfig, plain: dict[str, Any], folder: Path
         raise ValueError("path: say what to evaluate, for instance raremat-evaluate samples.zip")
     path, known = Path(config.path), config.reference
     files = {"samples": path} if path.is_file() else {}
-    files |= {f"hull_{i}": Path(p) for i, p in enumerate(known.hull) if p != EMBEDDED}
+    files |= {f"hull_{i}": Path(p) for i, p in enumerate(known.hull) if p not in WORDS}
     files |= {"reference": Path(known.structures)} if known.structures else {}
     for name, file in files.items():
         if not file.is_file():
@@ -68,19 +68,19 @@ def evaluate_command(config: EvaluateConfig, plain: dict[str, Any], folder: Path
 
 
 def _hull(paths: list[str], scale: str | None) -> Hull:
-    if not paths:
-        return chgnet_hull()
+    tables = paths or [EMBEDDED]
+    if scale is None and set(tables) <= set(WORDS):
+        scale = SCALE  # this package knows its own
     if scale is None:
         raise ValueError(
             f"reference.hull_scale: name the energy scale of your hull tables; the judge's energies are on {SCALE!r}"
         )
-    hull = read_hull([Path(p) for p in paths], scale)
     if scale != SCALE:
         raise ValueError(
             f"reference.hull_scale={scale}: the judge's energies are on {SCALE!r} and two scales never meet in one "
             f"hull; if you want it all the same, say reference.hull_scale='{SCALE}'"
         )
-    return hull
+    return chgnet_hull() if tables == [EMBEDDED] else read_hull([Path(p) for p in tables], scale)
 
 
 def _write(result: Evaluation, protocol: Protocol, hull: Hull, config: EvaluateConfig, folder: Path) -> None:
@@ -92,8 +92,7 @@ def _write(result: Evaluation, protocol: Protocol, hull: Hull, config: EvaluateC
         **asdict(protocol),
         "judge": f"{SCALE}, max_force {config.oracle.max_force} eV/Å, max_stress {config.oracle.max_stress} GPa, "
         f"at most {config.oracle.max_evaluations} evaluations",
-        "hull": f"{len(hull)} compositions on {hull.scale}, "
-        + (", ".join(config.reference.hull) or "embedded reference compounds and decorations"),
+        "hull": f"{len(hull)} compositions on {hull.scale}, {', '.join(config.reference.hull) or EMBEDDED}",
         "reference": config.reference.structures or "embedded reference compounds (labels only)",
         "matching": MATCHING,
         "charge_balance": CHARGE_BALANCE,

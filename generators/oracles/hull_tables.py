@@ -1,4 +1,9 @@
-"""Where the reference compounds of a hull come from."""
+"""Where the reference compounds of a hull come from.
+
+Two hulls on the judge's own scale are embedded. `known_hull` holds compounds that exist, relaxed by CHGNet: what
+published figures of stability count against, though with fewer compounds than theirs. `chgnet_hull` adds
+hypothetical ones, which CHGNet finds below it: the stricter of the two, and the default.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +22,9 @@ from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import Fractions, Hull, fractions_of, fractions_of_batch
 
 ENERGY = "formation_energy_per_atom"
-EMBEDDED = "embedded"
+EMBEDDED, KNOWN = "embedded", "known"
+"""Words that stand for tables of this package where a hull is asked for: everything, or the known compounds only."""
+WORDS = (EMBEDDED, KNOWN)
 LOWEST = -6.0
 """eV/atom; lower formation energies are wrong labels (the lowest known are near -4.6)."""
 
@@ -26,14 +33,20 @@ def read_hull(paths: Sequence[Path], scale: str) -> Hull:
     """The lower envelope of tables (CSV or Parquet) with the columns ``formula`` and ``formation_energy_per_atom``.
 
     Args:
-        paths: of the tables; the word ``embedded`` stands for `competing_compounds`.
+        paths: of the tables; the words ``embedded`` and ``known`` stand for what `chgnet_hull` and `known_hull`
+            hold.
         scale: the energy scale that all the tables share; nothing in a table can prove it, so it is named here and
             written into every manifest.
 
     Raises:
-        ValueError: missing file or column, a formula that is none, or no row that can be used.
+        ValueError: missing file or column, a formula that is none, no row that can be used, or a word for CHGNet's
+            energies beside another scale.
     """
-    parts = [competing_compounds() if str(path) == EMBEDDED else _table(path) for path in paths]
+    words = {EMBEDDED: embedded_compounds, KNOWN: known_compounds}
+    for path in paths:
+        if str(path) in words and scale != SCALE:
+            raise ValueError(f"hull={path}: its energies are on {SCALE!r}, not on {scale!r}; two scales never meet")
+    parts = [words[str(path)]() if str(path) in words else _table(path) for path in paths]
     fractions, energy = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     if not len(energy):
         raise ValueError(f"hull: no usable {ENERGY} in {', '.join(path.name for path in paths)}")
@@ -49,9 +62,7 @@ def _table(path: Path) -> tuple[Fractions, NDArray[np.float64]]:
     missing = [name for name in ("formula", ENERGY) if name not in table.columns]
     if missing:
         raise ValueError(f"hull: column {missing[0]!r} is not in {path.name}, it has {', '.join(table.columns)}")
-    energy = pd.to_numeric(table[ENERGY], errors="coerce").to_numpy(dtype=np.float64)
-    usable = np.isfinite(energy) & (energy > LOWEST)
-    return fractions_of(table["formula"][usable]), energy[usable]
+    return _usable(table.assign(**{ENERGY: pd.to_numeric(table[ENERGY], errors="coerce")}))
 
 
 def reference_compounds() -> pd.DataFrame:
@@ -60,42 +71,47 @@ def reference_compounds() -> pd.DataFrame:
         return pd.read_parquet(path)
 
 
+def known_compounds() -> tuple[Fractions, NDArray[np.float64]]:
+    """(shares [N, 119], CHGNet's formation energies [N], eV/atom) of `reference_compounds`."""
+    return _usable(reference_compounds())
+
+
 def competing_compounds() -> tuple[Fractions, NDArray[np.float64]]:
     """Known compounds, and hypothetical ones that make the hull stricter, with CHGNet's formation energies.
 
     The second are made by ``scripts/build_hull_compounds.py``.
     """
     with as_file(files("data.tables") / "hull_compounds.parquet") as path:
-        tables = [reference_compounds(), pd.read_parquet(path)]
-    fractions = np.concatenate([fractions_of(table["formula"]) for table in tables])
-    energy = np.concatenate([table[ENERGY].to_numpy(dtype=np.float64) for table in tables])
-    usable = np.isfinite(energy) & (energy > LOWEST)
-    return fractions[usable], energy[usable]
+        hypothetical = _usable(pd.read_parquet(path))
+    return _joined(known_compounds(), hypothetical)
+
+
+def embedded_compounds() -> tuple[Fractions, NDArray[np.float64]]:
+    """`competing_compounds` and the embedded decorations: everything whose energy this package knows."""
+    decorations = load_decorations()
+    energy = decorations.properties[ENERGY].double().numpy()
+    return _joined(competing_compounds(), (fractions_of_batch(decorations.batch), energy))
 
 
 def with_decorations(decorations: OrbitBatch, energy: NDArray[np.float64]) -> Hull:
     """The hull of `competing_compounds` and these decorations (formation energies [N], CHGNet)."""
-    fractions, energies = competing_compounds()
-    return Hull(
-        np.concatenate([fractions, fractions_of_batch(decorations)]), np.concatenate([energies, energy]), SCALE
-    )  # fmt: skip
+    return Hull(*_joined(competing_compounds(), (fractions_of_batch(decorations), energy)), SCALE)
 
 
 @lru_cache(maxsize=1)
 def known_hull() -> Hull:
-    """The hull of the embedded known compounds alone, on the judge's own scale."""
-    table = reference_compounds()
+    """The hull of the embedded known compounds (and the elements) alone, on the judge's own scale.
+
+    To be set beside published figures: hypothetical compounds do not compete in them either.
+    """
+    return Hull(*known_compounds(), SCALE)
+
+
+def _usable(table: pd.DataFrame) -> tuple[Fractions, NDArray[np.float64]]:
     energy = table[ENERGY].to_numpy(dtype=np.float64)
     usable = np.isfinite(energy) & (energy > LOWEST)
-    return Hull(fractions_of(table["formula"][usable]), energy[usable], SCALE)
+    return fractions_of(table["formula"][usable]), energy[usable]
 
 
-@lru_cache(maxsize=1)
-def chgnet_hull() -> Hull:
-    """The hull on the judge's own scale: known and hypothetical compounds and the embedded decorations.
-
-    It holds what was at hand, not all that is known: an energy above it is a lower bound of the energy above the
-    hull of everything.
-    """
-    decorations = load_decorations()
-    return with_decorations(decorations.batch, decorations.properties[ENERGY].double().numpy())
+def _joined(*parts: tuple[Fractions, NDArray[np.float64]]) -> tuple[Fractions, NDArray[np.float64]]:
+    return np.concatenate([fractions for fractions, _ in parts]), np.concatenate([energy for _, energy in parts])

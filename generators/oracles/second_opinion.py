@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -51,7 +52,9 @@ def second_opinion(
     Returns:
         A table with the index of ``table``. For a judge NAME its properties (``formation_energy_per_atom_NAME``
         first; NaN where it fails), ``disagreement`` (absolute difference of the formation energies, eV/atom)
-        and ``reason_NAME``; for a network NAME ``band_gap_NAME`` and ``bulk_modulus_NAME``; and ``confirmed``:
+        and ``reason_NAME``; for a network NAME ``band_gap_NAME``, ``bulk_modulus_NAME`` and, if it has them,
+        ``formation_energy_per_atom_NAME`` and ``disagreement_NAME`` (shown, never decisive: a network on a fixed
+        structure errs by ten times as much as a potential that relaxes it); and ``confirmed``:
         True if every interval holds, False if one does not or the crystal falls apart under the judge
         (`REFUTES`), None if none is violated but some have no second value.
 
@@ -66,9 +69,13 @@ def second_opinion(
     refuted = torch.zeros(len(table), dtype=torch.bool)
     batch = from_frame(table) if len(table) else None
     if network is not None:
-        for name, value in _network_values(network, batch).items():
-            second[name] = value
-            columns[f"{name}_{network.name}"] = value.numpy()
+        found = _network_values(network, batch)
+        energy = found.pop(ENERGY, None)
+        second |= found
+        columns = {f"{name}_{network.name}": value.numpy() for name, value in found.items()}
+        if energy is not None and ENERGY in table.columns:
+            columns[f"{ENERGY}_{network.name}"] = energy.numpy()
+            columns[f"disagreement_{network.name}"] = np.abs(energy.numpy() - table[ENERGY].to_numpy(dtype=float))
     if judge is not None:
         values, reason = _judge_values(judge, batch, corrected)
         refuted = torch.tensor([r in REFUTES for r in reason], dtype=torch.bool)
@@ -101,10 +108,11 @@ def _check(
 
 
 def _network_values(network: Oracle, batch: OrbitBatch | None) -> dict[str, Tensor]:
+    names = [*FROM_STRUCTURE, *([ENERGY] if ENERGY in network.properties else [])]
     if batch is None:
-        return dict.fromkeys(FROM_STRUCTURE, torch.zeros(0, dtype=torch.float64))
+        return dict.fromkeys(names, torch.zeros(0, dtype=torch.float64))
     values = network.evaluate(batch).values
-    return {name: values[name] for name in FROM_STRUCTURE}
+    return {name: values[name] for name in names}
 
 
 def _judge_values(judge: Oracle, batch: OrbitBatch | None, corrected: bool) -> tuple[dict[str, Tensor], list[str]]:

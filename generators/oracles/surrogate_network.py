@@ -133,11 +133,14 @@ class SurrogateMember(nn.Module):
         """Means and log variances, [B, P] each."""
         embedded = self.element.weight + self.from_features(self.features)
         h = embedded.index_select(0, graph.atomic_number) + self.site(graph.site) + self.numbers(graph.numbers)
-        distance = table.distance.flatten()
+        distance, coordination, pair = table.distance.flatten(), table.coordination.flatten(), graph.pair
+        if len(distance) > len(pair):  # a large table: only those of its pairs that occur
+            occurring, pair = pair.unique(return_inverse=True)
+            distance, coordination = distance[occurring], coordination[occurring]
         radial = torch.exp(-(((distance[:, None] - self.centers) / 0.13) ** 2))
-        pairs = torch.cat([radial, table.coordination.flatten()[:, None] / 12], -1)
+        pairs = torch.cat([radial, coordination[:, None] / 12], -1)
         for layer, make_filter in zip(self.layers, self.filters, strict=True):
-            h = layer(h, graph.edge_index, make_filter(pairs).index_select(0, graph.pair))
+            h = layer(h, graph.edge_index, make_filter(pairs).index_select(0, pair))
         pooled = scatter(h * graph.weight[:, None], graph.crystal, 0, graph.n_crystals, reduce="sum")
         mean, log_variance = self.readout(pooled).chunk(2, -1)
         return mean, log_variance.clamp(-8, 4)

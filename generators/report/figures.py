@@ -22,6 +22,7 @@ COLORS = {
     "raremat": "#0b6e4f",
     "surrogate_screening": "#3a6ea5",
     "ion_exchange": "#8e4f9e",
+    "ion_exchange_group": "#c46fb3",
     "random_charge_balanced": "#c77d2e",
     "random": "#8a8a8a",
     "training": "#c9c9c9",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -122,16 +122,25 @@ def _comparison(summary: Mapping[str, Any]) -> str:
         )
     second = summary.get("second_opinion")
     if second:
-        note += (
-            f"<p>Second opinion on the {second['judged']} best candidates, from judges that saw none of this "
-            f"({html.escape(second['judges'])}): <b>{second['confirmed']} confirmed</b>, {second['refuted']} refuted, "
-            f"{second['unknown']} cannot be told. Their formation energies differ from CHGNet's by "
-            f"{second['mean_disagreement']:.3f} eV/atom on average.</p>"
-        )
+        note += _second_opinion(second)
     return (
         "<h2>Hits for the same number of judge calls</h2><table><tr><th>proposals by</th><th>drawn</th>"
         "<th>judge calls</th><th>hits</th><th>hits per call</th><th>95 %</th><th>× random</th>"
         f"<th>prototypes</th></tr>{''.join(rows)}</table>{note}"
+    )
+
+
+def _second_opinion(second: Mapping[str, Any]) -> str:
+    """The rate of confirmed hits, and how far the judges are from each other."""
+    decided = second["hits_confirmed"] + second["hits_refuted"]
+    low, high = figures.wilson(second["hits_confirmed"], decided)
+    rate = f"{second['hits_confirmed'] / decided:.0%} ({low:.0%}–{high:.0%})" if decided else "none could be told"
+    return (
+        f"<p>Second opinion on the {second['judged']} best candidates, from judges that saw none of this "
+        f"({html.escape(second['judges'])}). Of the {second['hits']} hits among them <b>{second['hits_confirmed']} are "
+        f"confirmed</b>, {second['hits_refuted']} refuted, {second['hits'] - decided} cannot be told: confirmed hits "
+        f"<b>{rate}</b> of those that can. Formation energies differ from CHGNet's by {second['mean_disagreement']:.3f} "
+        f"(SevenNet) and {second['mean_disagreement_cgcnn']:.3f} eV/atom (CGCNN, which does not decide) on average.</p>"
     )
 
 
@@ -152,7 +161,7 @@ def _candidates(answer: Answer, wish: Wish) -> str:
             f"<td>{row['e_above_hull']:.3f}</td>{_confirmed(row)}"
             f"<td>{'yes' if row['charge_balanced'] else 'no'}</td></tr>"
         )
-    second = "<th>second judge</th>" if "confirmed" in answer.candidates else ""
+    second = "".join(f"<th>{title}</th>" for title in _second_titles(answer.candidates.columns))
     return (
         "<table><tr><th>rank</th><th class='l'>formula</th><th class='l'>prototype</th><th>space group</th>"
         f"{head}<th>above hull, eV/atom</th>{second}<th>charge-balanced</th></tr>{''.join(rows)}</table>"
@@ -162,8 +171,25 @@ def _candidates(answer: Answer, wish: Wish) -> str:
     )
 
 
+_DISAGREEMENTS = {
+    "disagreement": "SevenNet differs by, eV/atom",
+    "disagreement_cgcnn": "CGCNN differs by, eV/atom",
+}
+
+
+def _second_titles(columns: Iterable[str]) -> list[str]:
+    present = set(columns)
+    if "confirmed" not in present:
+        return []
+    return ["second judge", *(title for name, title in _DISAGREEMENTS.items() if name in present)]
+
+
 def _confirmed(row: Mapping[Any, Any]) -> str:
     if "confirmed" not in row:
         return ""
     value = row["confirmed"]
-    return f"<td>{'cannot tell' if pd.isna(value) else 'confirms' if value else 'refutes'}</td>"
+    cells = f"<td>{'cannot tell' if pd.isna(value) else 'confirms' if value else 'refutes'}</td>"
+    for name in _DISAGREEMENTS:
+        if name in row:
+            cells += f"<td>{'–' if pd.isna(row[name]) else format(row[name], '.3f')}</td>"
+    return cells

@@ -1,4 +1,4 @@
-"""What of a crystal is given: one object for de novo generation, design on a prototype, prediction, variants."""
+"""What of a crystal is given: one object for every task, from de novo generation to variants of a seed."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from data.strain_scale import StrainScale
 from data.wyckoff import wyckoff_table
 from generators.conditioning import Conditions, PropertyScale, condition_features
 from generators.crystal_noise import observe
-from generators.denoiser.crystal_denoiser import CrystalCondition, CrystalDenoiser, NoisyCrystals
+from generators.denoiser.crystal_denoiser import N_SOURCES, CrystalCondition, CrystalDenoiser, NoisyCrystals
 from generators.diffusion.interpolants import boost, schedule
 from generators.diffusion.masked import guided_logits, reveal_order, sample_states
 from generators.element_features import N_STATES
@@ -36,7 +36,7 @@ class CrystalSamplerSettings:
         steps: network evaluations for the geometry.
         boost: `generators.diffusion.interpolants.boost` of the coordinates.
         power: of the time schedule.
-        source: which part of the training data to resemble (1 known, 2 exchanged, 3 decorated), 0 for any.
+        source: number of the part of the training data to resemble (`generators.build_crystals`), 0 for any.
         batch_size: crystals in one evaluation.
     """
 
@@ -55,8 +55,8 @@ class CrystalSamplerSettings:
             raise ValueError(f"temperature={self.temperature}: must be positive")
         if self.steps < 1:
             raise ValueError(f"steps={self.steps}: must be at least 1")
-        if not 0 <= self.source <= 3:
-            raise ValueError(f"source={self.source}: use 0 (any), 1 (known), 2 (exchanged) or 3 (decorated)")
+        if not 0 <= self.source <= N_SOURCES:
+            raise ValueError(f"source={self.source}: use 1 to {N_SOURCES}, or 0 for any")
 
 
 class CrystalSampler:
@@ -115,9 +115,7 @@ class CrystalSampler:
             if missing == 0:
                 break
         if not done:
-            raise ValueError(
-                "task: the model found no crystal that fulfils it, loosen n_atoms, space_groups or elements"
-            )
+            raise ValueError("task: the model found no crystal that fulfils it, loosen its constraints")
         return OrbitBatch.concatenate(done)
 
     def _try_prototypes(self, task: CrystalTask, wish: Conditions, n: int, generator: torch.Generator) -> OrbitBatch:
@@ -305,10 +303,10 @@ class CrystalSampler:
                 state = observe(
                     part, self.strain_scale, self.denoiser.config.n_radial, shown, shown, (u, s, clock)
                 )  # fmt: skip
-                v, v_s = self.denoiser.geometry(self.denoiser(state, c), state)
-                factor = min((now - then) * boost(now, self.settings.boost), now)
-                u = torch.remainder(u - factor * v, 1.0)
-                s = s - (now - then) * v_s
+                step, strain_step = self.denoiser.geometry(self.denoiser(state, c), state)
+                share = (now - then) / now
+                u = torch.remainder(u + min(share * boost(now, self.settings.boost), 1.0) * step, 1.0)
+                s = s + share * strain_step
             result_u[rows, :width] = u.cpu()
             result_s[rows] = s.cpu()
         free = frame.coordinate_mask
@@ -340,7 +338,7 @@ class CrystalSampler:
         without = logits(self.denoiser.embed_condition(condition.without_properties()), rows)
         return guided_logits(with_wish, without, self.settings.guidance).cpu()
 
-    def _read_elements(self, tokens: Tensor, space_group: Tensor) -> Tensor:
+    def _read_elements(self, tokens: Tensor, _: Tensor) -> Tensor:
         return self.denoiser.element_logits(tokens)
 
     def _tokens(
@@ -353,7 +351,7 @@ class CrystalSampler:
         head: Callable[[Tensor, Tensor], Tensor],
         geometry: tuple[Tensor, Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """[n, S] guided logits of orbit ``at`` [n] by ``head(tokens, space groups)``; crystals of like size together."""
+        """[n, S] guided logits of orbit ``at`` [n] by ``head(tokens, groups)``; crystals of like size together."""
         order = torch.argsort(frame.n_orbits, stable=True)
         pieces = []
         for rows in order.split(self.settings.batch_size):

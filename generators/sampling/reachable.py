@@ -1,4 +1,4 @@
-"""Which numbers of atoms a space group can make with so many orbits: known before anything is drawn."""
+"""Which numbers of atoms a space group can make with so many orbits: known before any sampling."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ SOURCES = {
     "raremat": "raremat",
     "surrogate_screening": "random, screened by the surrogate",
     "ion_exchange": "ion exchange of known compounds",
+    "ion_exchange_group": "ion exchange within groups",
     "random_charge_balanced": "random, charge-balanced",
     "random": "random",
 }

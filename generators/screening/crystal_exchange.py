@@ -3,42 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
-import numpy as np
 import torch
-from scipy.optimize import nnls
 from torch import Tensor
 
 from data.orbit_batch import OrbitBatch
-from generators.oracles.hull import fractions_of
-from generators.oracles.hull_tables import reference_compounds
+from generators.screening.atomic_volumes import additive_volume
 from generators.screening.ion_exchange import N_ELEMENTS, Similarity, group_neighbours, substitution_weights
 
 _MAX_ROUNDS = 50
-
-
-@lru_cache(maxsize=1)
-def atomic_volumes() -> Tensor:
-    """[119] Å^3 per atom: the additive volumes that fit the embedded known compounds best (non-negative least squares);
-    their mean for elements that occur in none."""
-    compounds = reference_compounds()
-    volume = compounds["volume_per_atom"].to_numpy(dtype=np.float64)
-    usable = np.isfinite(volume)
-    fitted, _ = nnls(fractions_of(compounds["formula"][usable]), volume[usable])
-    return torch.from_numpy(np.where(fitted > 0, fitted, fitted[fitted > 0].mean()))
-
-
-def additive_volume(batch: OrbitBatch) -> Tensor:
-    """[B] Å^3 per primitive cell: the sum of `atomic_volumes`."""
-    return (atomic_volumes().to(batch.strain)[batch.atomic_number] * batch.multiplicity).sum(-1)
 
 
 def with_elements(batch: OrbitBatch, atomic_number: Tensor) -> OrbitBatch:
     """Other elements [B, K] on the same orbits, the cell scaled by the ratio of the additive volumes."""
     after = batch.replace(atomic_number=atomic_number)
     strain = batch.strain.clone()
-    strain[:, 0] += torch.log(additive_volume(after) / additive_volume(batch))
+    strain[:, 0] += torch.log(additive_volume(after) / additive_volume(batch)).to(strain)
     return after.replace(strain=strain)
 
 

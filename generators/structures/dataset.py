@@ -25,6 +25,7 @@ from data.sources.read import Source, raw_rows
 from data.sources.rows import Rejected
 from data.splits import split_by
 from generators.datamodule import EpochBatches
+from generators.structures.frames import in_lattice_frame
 from generators.structures.graph import structure_graph
 from generators.structures.tensors import FORMULAS, tensor_target
 
@@ -60,12 +61,13 @@ def target(spec: PropertySpec, value: object) -> Tensor:
 
 
 def read_structure_rows(
-    path: Path | None, properties: Sequence[str], cutoff: float, limit: int | None = None
+    path: Path | None, properties: Sequence[str], cutoff: float, limit: int | None = None, frame: str = "structure"
 ) -> StructureRows:
     """Graphs of a source (all formats of `data.sources`), or of the embedded decorations if ``path`` is None.
 
     Tensor properties are list columns of a Parquet table: 9 numbers (3 x 3), 18 (3 x 6) or 36 (6 x 6, Voigt), in the
-    Cartesian frame of the structure.
+    Cartesian frame of the structure, or in the crystal's IEEE axes (``frame="ieee"``). A tensor that contradicts the
+    crystal's symmetry is in another frame than it should be: its row is rejected.
 
     Raises:
         ValueError: an unknown column, or no row that can be used.
@@ -87,6 +89,9 @@ def read_structure_rows(
             graph = structure_graph(structure, cutoff)
             for p, spec in enumerate(specs):
                 value = tensors[spec.name][i] if spec.name in tensors else labels.get(spec.name)
+                if spec.readout == "tensor" and value is not None:
+                    numbers = torch.tensor(np.asarray(value, dtype=np.float64).ravel())
+                    value = in_lattice_frame(numbers, structure, frame, spec.name).numpy()
                 graph[f"target_{p}"] = target(spec, value)
         except (ValueError, TypeError) as error:
             rejected.append(Rejected(row.id, " ".join(str(error).split())))

@@ -14,7 +14,7 @@ from pymatgen.core import Composition
 
 from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import Hull, fractions_of
-from generators.oracles.hull_tables import ENERGY, chgnet_hull, read_hull, reference_compounds
+from generators.oracles.hull_tables import ENERGY, chgnet_hull, known_hull, read_hull, reference_compounds
 
 CHECKED, QUERIES, BESIDE = 2_000, 100_000, 100
 DFT = "MP 2020 (DFT)"
@@ -90,7 +90,7 @@ def _shares(hull: Hull, i: int) -> dict[str, float]:
 
 
 def _known_stable(structures: Path, tables: list[Path]) -> dict[str, dict[str, float]]:
-    """CHGNet's energies of crystals that MP calls stable, above three hulls."""
+    """CHGNet's energies of crystals that MP calls stable, above four hulls."""
     known = reference_compounds().set_index("id")
     labels = pd.read_parquet(structures).set_index("material_id")
     stable = labels.index[labels["e_above_hull"] <= 0]
@@ -102,6 +102,9 @@ def _known_stable(structures: Path, tables: list[Path]) -> dict[str, dict[str, f
             fractions, labels.loc[ours.index, ENERGY].to_numpy(dtype=np.float64), DFT
         ),
         "CHGNet's energies, MP's hull": energy - dft.hull_energy(fractions),
+        "CHGNet's energies, the hull of the embedded known compounds": known_hull().e_above_hull(
+            fractions, energy, SCALE
+        ),
         "CHGNet's energies, the embedded hull": chgnet_hull().e_above_hull(fractions, energy, SCALE),
     }
     return {

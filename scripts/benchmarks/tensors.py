@@ -20,22 +20,38 @@ NAME, EPOCHS = "e_electronic", 40
 CONFIG = StructureConfig(width=24, depth=2, members=2)
 
 
-def _train(rows: StructureRows, seed: int) -> tuple[StructureModule, StructureDataModule, float]:
+def train(
+    rows: StructureRows, seed: int = 0, epochs: int = EPOCHS, config: StructureConfig = CONFIG
+) -> tuple[StructureModule, StructureDataModule, float]:
+    """An ensemble, its data, and the seconds that it took."""
     torch.manual_seed(seed)
     data = StructureDataModule(rows, 32, (0.8, 0.1, 0.1), seed)
     train = data.parts["train"]
     elements = sorted({int(z) for graph in rows.graphs for z in graph.atomic_number})
-    module = StructureModule(rows.specs, elements, mean_neighbours(train), CONFIG, StructureOptimizer(seed=seed))
+    module = StructureModule(rows.specs, elements, mean_neighbours(train), config, StructureOptimizer(seed=seed))
     module.fit_scales(train)
-    seconds = fit(module, data, EPOCHS)
+    seconds = fit(module, data, epochs)
     return module.eval(), data, seconds
 
 
-def _predict(module: StructureModule, data: StructureDataModule) -> tuple[list[Tensor], Tensor, list[Tensor]]:
+def predict(module: StructureModule, data: StructureDataModule) -> tuple[list[Tensor], Tensor, list[Tensor]]:
+    """Means per property, standard deviations and labels of the test part, in model space."""
     with torch.no_grad():
         for batch in data.test_dataloader():
             module._collect(batch)
     return module._gather()
+
+
+def component_by_component(rows: StructureRows) -> StructureRows:
+    """The same rows with one scalar per irreducible component in the frame of the cell: the components know nothing of
+    each other or of rotations."""
+    parts = [graph.clone() for graph in rows.graphs]
+    for graph in parts:
+        whole = graph.target_0
+        for i in range(whole.shape[1]):
+            graph[f"target_{i}"] = whole[:, i : i + 1]
+    names = tuple(PropertySpec(f"component_{i}") for i in range(rows.graphs[0].target_0.shape[1]))
+    return StructureRows(parts, rows.formulas, names, [])
 
 
 def _errors(tensor: Tensor, truth: Tensor) -> dict[str, float]:
@@ -56,23 +72,16 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     path: Path = arguments.structures
     rows = read_structure_rows(path, [NAME], CONFIG.cutoff)
     (spec,) = rows.specs
-    module, data, seconds = _train(rows, 0)
-    (mean,), std, (truth,) = _predict(module, data)
+    module, data, seconds = train(rows)
+    (mean,), std, (truth,) = predict(module, data)
     exact = model_tensor(truth.double(), spec)
     results = {"equivariant ensemble": _errors(model_tensor(mean.double(), spec), exact)}
 
-    # The same network, six numbers in the frame of the cell that know nothing of each other or of rotations.
-    names = [PropertySpec(f"component_{i}") for i in range(truth.shape[1])]
-    parts = [graph.clone() for graph in rows.graphs]
-    for graph in parts:
-        whole = graph.target_0
-        for i in range(whole.shape[1]):
-            graph[f"target_{i}"] = whole[:, i : i + 1]
-    apart, apart_data, _ = _train(StructureRows(parts, rows.formulas, tuple(names), []), 0)
-    components = torch.cat(_predict(apart, apart_data)[0], 1)
+    apart, apart_data, _ = train(component_by_component(rows))
+    components = torch.cat(predict(apart, apart_data)[0], 1)
     results["same network, component by component"] = _errors(model_tensor(components.double(), spec), exact)
-    train = torch.cat([graph.target_0 for graph in data.parts["train"]]).mean(0, keepdim=True)
-    constant = model_tensor(train.double(), spec).diagonal(dim1=1, dim2=2).mean() * torch.eye(3, dtype=torch.float64)
+    labels = torch.cat([graph.target_0 for graph in data.parts["train"]]).mean(0, keepdim=True)
+    constant = model_tensor(labels.double(), spec).diagonal(dim1=1, dim2=2).mean() * torch.eye(3, dtype=torch.float64)
     results["isotropic mean of the training data"] = _errors(constant.expand_as(exact), exact)
 
     inside = (mean - truth).pow(2).mean(-1).sqrt() < 1.645 * std[:, 0]

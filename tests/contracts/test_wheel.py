@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -36,8 +37,8 @@ def tracked() -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
-    """Names in a wheel built from a copy of the tracked files."""
+def wheel_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel built from a copy of the tracked files."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     for name in [*tracked(), *BUILD_FILES]:
@@ -58,7 +59,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     assert done.returncode == 0, done.stdout + done.stderr
     (path,) = folder.glob("*.whl")
     assert path.name.startswith("raremat-0.1.0-py3-none-any")
-    return set(zipfile.ZipFile(path).namelist())
+    return path
+
+
+@pytest.fixture(scope="module")
+def wheel(wheel_file: Path) -> set[str]:
+    """Names in the wheel."""
+    return set(zipfile.ZipFile(wheel_file).namelist())
 
 
 def test_the_wheel_holds_the_tracked_files(wheel: set[str]) -> None:
@@ -67,7 +74,42 @@ def test_the_wheel_holds_the_tracked_files(wheel: set[str]) -> None:
     assert installed == expected
 
 
-def test_it_installs_two_packages_and_two_commands(wheel: set[str]) -> None:
+@pytest.mark.slow
+def test_the_installed_commands_work_from_another_folder(wheel_file: Path, tmp_path: Path) -> None:
+    """Unpacked as pip does it, no checkout near: every command answers, and a small run leaves its files."""
+    site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    zipfile.ZipFile(wheel_file).extractall(site)
+    entry_points = next(site.glob("*.dist-info/entry_points.txt")).read_text()
+    crystal = "from pymatgen.core import Structure, Lattice\nStructure.from_spacegroup('Fm-3m', Lattice.cubic(5.6), "
+    crystal += "['Na', 'Cl'], [[0, 0, 0], [0.5, 0.5, 0.5]]).to('salt.cif')\n"
+
+    def call(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        module, _, function = f"generators.cli:{command}".partition(":")
+        assert f"raremat-{command} = {module}:{function}" in entry_points
+        program = (
+            f"import sys, generators\nassert generators.__file__.startswith({str(site)!r}), generators.__file__\n"
+            f"{crystal}sys.argv = ['raremat-{command}', *{list(arguments)!r}]\n"
+            f"from {module} import {function}\nif __name__ == '__main__': {function}()\n"
+        )
+        (elsewhere / "program.py").write_text(program)
+        return subprocess.run(
+            [sys.executable, "program.py"], cwd=elsewhere, capture_output=True, text=True, check=False,
+            env={**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+    for command in ("train", "generate", "evaluate"):
+        shown = call(command, "--help")
+        assert shown.returncode == 0, shown.stderr
+        assert f"raremat-{command}" in shown.stdout
+    done = call("evaluate", "salt.cif", "relax=none", "run=out")
+    assert done.returncode == 0, done.stderr
+    assert (elsewhere / "outputs" / "out" / "metrics.json").is_file()
+    wrong = call("generate", "target.wish={hardness: [1, 2]}")
+    assert wrong.returncode == 2 and "wish.hardness: unknown property" in wrong.stderr
+
+
+def test_it_installs_two_packages_and_three_commands(wheel: set[str]) -> None:
     names = {name.split("/")[0] for name in wheel}
     assert {name for name in names if not name.endswith(".dist-info")} == {"data", "generators"}
     assert {"data/py.typed", "generators/py.typed", "generators/conf/train.yaml"} <= wheel

@@ -80,6 +80,7 @@ MISTAKES = [
     (("train", "model=gan"), "model=gan: no such option, choose from composition, crystal, structure, surrogate"),
     (("train", "model.widht=3"), "model.widht: no such key, there are kind, width"),
     (("train", "seed=-1"), "seed=-1"),
+    (("train", "data.tensor_frame=lab"), "data.tensor_frame=lab: use one of structure, ieee"),
     (("train", "experiment"), "experiment"),
 ]
 

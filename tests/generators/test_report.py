@@ -48,6 +48,8 @@ def answer() -> Answer:
         valid=True,
         e_above_hull=[0.0123, 0.1, 0.2, -0.0456],
         confirmed=pd.array([True, False, None, None], dtype="boolean"),
+        disagreement=[0.011, 0.022, np.nan, 0.033],
+        disagreement_cgcnn=[0.111, 0.222, 0.333, 0.444],
         **{NAME: [-2.1, -3.4, -3.3, -1.0], f"{NAME}_surrogate": [-2.0, -3.5, -3.2, -2.5]},
         **{f"{NAME}_surrogate_std": [0.1] * 4},
     )
@@ -61,6 +63,18 @@ def answer() -> Answer:
         "wish": {NAME: [None, -2.0]},
         "random_hit_rate_in_training_data": 0.0123,
         **sources,
+        "second_opinion": {
+            "judged": 4,
+            "hits": 3,
+            "confirmed": 1,
+            "refuted": 1,
+            "unknown": 2,
+            "hits_confirmed": 1,
+            "hits_refuted": 1,
+            "mean_disagreement": 0.022,
+            "mean_disagreement_cgcnn": 0.28,
+            "judges": "SevenNet, CGCNN",
+        },
         "funnel": [
             {"stage": "unique and novel", "in": 1000, "out": 700, "reasons": {"duplicate": 300}},
             {"stage": "judge", "in": 700, "out": 4, "reasons": {"collapsed": 696}},
@@ -121,7 +135,9 @@ def test_report_is_complete_offline_and_escaped(answer: Answer, training: Crysta
     page = render(answer, training, WISH)
     for heading in (
         "Hits for the same number of judge calls", "Where the candidates lie", "The funnel",
-        "<td>-0.046</td><td>cannot tell</td>", "<td>confirms</td>", "<td>refutes</td>",
+        "<td>-0.046</td><td>cannot tell</td><td>0.033</td><td>0.444</td>", "<td>confirms</td><td>0.011</td>",
+        "<td>refutes</td>", "<td>cannot tell</td><td>–</td>", "SevenNet differs by", "CGCNN differs by",
+        "Of the 3 hits among them <b>1 are confirmed</b>, 1 refuted, 1 cannot be told", "<b>50% (9%–91%)</b>",
         "Elements of the hits", "Surrogate against judge", "Best candidates", "The first of them",
     ):  # fmt: skip
         assert heading in page

@@ -39,6 +39,12 @@ def test_the_best_candidates_get_a_second_opinion_once(
     second = json.loads((folder / "summary.json").read_text())["second_opinion"]
     assert second["judged"] == 3 == second["confirmed"] + second["refuted"] + second["unknown"]
     table = pd.read_parquet(folder / "candidates.parquet")
+    best = table.head(3)
+    assert second["hits"] == best["hit"].sum()
+    assert second["hits_confirmed"] == (best["hit"] & best["confirmed"].fillna(False).astype(bool)).sum()
+    assert best["disagreement_cgcnn"].tolist() == pytest.approx(
+        (best["formation_energy_per_atom_cgcnn"] - best["formation_energy_per_atom"]).abs().tolist()
+    )
     assert table["formation_energy_per_atom_sevennet"].notna().tolist()[3:] == [False] * (len(table) - 3)
     judged = table.head(3).dropna(subset=["formation_energy_per_atom_sevennet"])
     assert len(judged) and (judged["disagreement"] < 0.3).all()

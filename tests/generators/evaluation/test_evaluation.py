@@ -15,12 +15,16 @@ from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice, Structure
 
 from data.cells import decode
+from data.decorations import load_decorations
 from data.orbit_batch import OrbitBatch
 from data.symmetry import encode
 from generators import cli
 from generators.evaluation.matching import first_equal, matches
 from generators.evaluation.metrics import bootstrap, distances
 from generators.evaluation.samples import displacement, shortest_distance, without_symmetry
+from generators.oracles.chgnet_potential import SCALE
+from generators.oracles.hull import fractions_of_batch
+from generators.oracles.hull_tables import chgnet_hull, known_hull
 from generators.oracles.judge import ChgnetJudge
 
 
@@ -83,10 +87,47 @@ def test_command_gives_each_sample_its_fate(
     run(monkeypatch, str(samples), "oracle.workers=2", "oracle.device=cpu")
     assert shards == {path: path.stat().st_mtime_ns for path in (folder / "judged").iterdir()}
     assert json.loads((folder / "metrics.json").read_text()) == metrics
+    # A run that was killed before its last shard: only that is judged again, by other processes, with the same end.
+    last = max((folder / "judged").iterdir())
+    last.unlink()
+    run(monkeypatch, str(samples), "oracle.workers=2", "oracle.device=cpu")
+    again = pd.read_parquet(folder / "evaluation.parquet").set_index("id")
+    assert last.exists()
+    assert again["e_above_hull"].to_numpy() == pytest.approx(table["e_above_hull"].to_numpy(), abs=1e-4, nan_ok=True)
     with pytest.raises(SystemExit) as stop:
         run(monkeypatch, str(samples), "relax=free")
     assert stop.value.code == 2
     assert "choose another run=NAME" in capsys.readouterr().err
+
+
+def test_known_compounds_alone_may_be_the_hull(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    decorations = load_decorations()
+    shares = fractions_of_batch(decorations.batch)
+    energy = decorations.properties["formation_energy_per_atom"].double().numpy()
+    above = {
+        word: hull.e_above_hull(shares, energy, SCALE)
+        for word, hull in (("known", known_hull()), ("embedded", chgnet_hull()))
+    }
+    row = int(np.nanargmin(above["known"]))  # a hypothetical crystal far below every known mixture
+    next(iter(decode(decorations.batch.select(torch.tensor([row]))).structures())).to("x.cif")
+    found = {}
+    for word in ("known", "embedded"):
+        run(monkeypatch, "x.cif", f"run={word}", f"reference.hull=[{word}]", "oracle.workers=1", "oracle.device=cpu")
+        found[word] = pd.read_parquet(f"outputs/{word}/evaluation.parquet")["e_above_hull"][0]
+        card = json.loads(Path(f"outputs/{word}/metrics.json").read_text())["protocol"]
+        assert card["hull"].endswith(f"CHGNet 0.3.0, {word}")
+    # A table of the user's own beside a word: their lower envelope, on the scale that the user names.
+    formula = next(iter(decode(decorations.batch.select(torch.tensor([row]))).structures())).reduced_formula
+    Path("own.csv").write_text(f"formula,formation_energy_per_atom\n{formula},{energy[row] - 0.5}\n")
+    run(
+        monkeypatch, "x.cif", "run=own", "reference.hull=[known, own.csv]", 'reference.hull_scale="CHGNet 0.3.0"',
+        "oracle.workers=1", "oracle.device=cpu",
+    )  # fmt: skip
+    own = pd.read_parquet("outputs/own/evaluation.parquet")["e_above_hull"][0]
+    assert own == pytest.approx(0.5, abs=0.02)
+    assert found == pytest.approx({word: value[row] for word, value in above.items()}, abs=0.02)
+    assert found["known"] < -0.2 < -0.03 < found["embedded"]
 
 
 def test_a_zip_is_the_folder_and_a_reference_decides_novelty(
@@ -118,6 +159,8 @@ def test_a_zip_is_the_folder_and_a_reference_decides_novelty(
         (["x.cif", "relax=some"], "relax=some"),
         (["x.cif", "reference.hull=[hull.csv]"], "name the energy scale"),
         (["x.cif", "reference.hull=[hull.csv]", "reference.hull_scale=MP"], "two scales never meet"),
+        (["x.cif", "reference.hull=[known, hull.csv]"], "name the energy scale"),
+        (["x.cif", "reference.hull=[known]", "reference.hull_scale=MP"], "two scales never meet"),
         (["x.cif", "reference.hull=[none.csv]"], "no such file"),
     ],
 )

@@ -49,6 +49,21 @@ def test_known_crystals(oracle: CgcnnOracle) -> None:
         assert metal > 0.9 if gap == 0 else metal < 0.1
 
 
+def test_the_classifier_decides_whether_there_is_a_gap(oracle: CgcnnOracle, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = OrbitBatch.from_crystals([encode(structure) for structure, *_ in KNOWN])
+    metal = oracle.evaluate(batch).values["is_metal"] >= 0.5
+    assert metal.tolist() == [False, False, True, False, True]
+    assert bool((oracle.evaluate(batch).values["band_gap"][metal] == 0).all())
+
+    class Never(torch.nn.Module):
+        def forward(self, atoms: torch.Tensor, graph: object) -> torch.Tensor:
+            return torch.zeros(1, dtype=torch.float64)
+
+    monkeypatch.setitem(oracle.networks, "is_metal", Never())
+    ungated = oracle.evaluate(batch).values["band_gap"]
+    assert bool((ungated != 0).all())  # the regression alone gives a gap to copper
+
+
 def test_values_equal_cgcnns_own_code(oracle: CgcnnOracle) -> None:
     """Without symmetry only images of one atom are equally far, and CGCNN's own rows of 12 give the same."""
     rng = np.random.default_rng(1)

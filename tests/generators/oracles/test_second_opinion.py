@@ -90,6 +90,16 @@ def test_a_judges_own_value_counts_before_the_networks() -> None:
     ]  # fmt: skip
 
 
+def test_a_networks_energy_is_shown_and_never_decides() -> None:
+    judge = Fixed("second", **{ENERGY: [math.nan, -2.0]})
+    judge.reason = "unknown element"
+    network = Fixed("net", band_gap=[0.0, 0.0], bulk_modulus=[10.0, 10.0], **{ENERGY: [-0.5, -0.5]})
+    found = second_opinion(table([-2.1, -2.2]), Wish({ENERGY: Interval(None, -1.0)}), judge, network)
+    assert found[f"{ENERGY}_net"].tolist() == [-0.5, -0.5]
+    assert found["disagreement_net"].tolist() == pytest.approx([1.6, 1.7])
+    assert found["confirmed"].tolist() == [None, True]
+
+
 def test_no_rows_and_no_judges() -> None:
     wish = Wish({ENERGY: Interval(None, -1.0)})
     judge = Fixed("second", **{ENERGY: [-2.0]})

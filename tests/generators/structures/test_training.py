@@ -13,6 +13,7 @@ from pymatgen.core import Lattice, Structure
 
 from generators import cli
 from generators.structures.oracle import StructureOracle
+from generators.structures.tensors import from_cartesian
 
 N = 60
 
@@ -82,6 +83,60 @@ def test_a_table_of_tensors_becomes_an_oracle(table: Path, tmp_path: Path, monke
     edge = oracle.predict([far, strange])
     assert edge.reason == ("isolated atom", "") and torch.isnan(edge.values["hardness"][0])
     assert oracle.out_of_domain([rows[0], strange]).tolist() == [False, True]
+
+
+@pytest.mark.slow
+def test_piezoelectric_and_elastic_tensors_from_table_to_oracle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Columns of 18 and 36 numbers in IEEE axes; the trained network obeys the class -43m in every frame."""
+    rng = np.random.default_rng(1)
+    rows, e14, c11 = [], [], []
+    for _ in range(N):
+        q, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+        a = rng.uniform(5, 7)
+        pair = rng.choice(["Zn", "Cd", "Ga", "In"]), rng.choice(["S", "Se", "As", "P"])
+        cubic = Structure.from_spacegroup("F-43m", Lattice.cubic(a), pair, [[0, 0, 0], [0.25, 0.25, 0.25]])
+        small = cubic.get_primitive_structure()
+        turn = (q * np.sign(np.linalg.det(q))).T
+        rows.append(Structure(small.lattice.matrix @ turn, small.species, small.frac_coords))
+        e14.append(0.1 * a)
+        c11.append(800 / a)
+    piezo, elastic = np.zeros((N, 3, 6)), np.zeros((N, 6, 6))
+    for i in range(3):
+        piezo[:, i, 3 + i] = e14
+        elastic[:, 3 + i, 3 + i] = np.array(c11) / 3
+        for j in range(3):
+            elastic[:, i, j] = np.array(c11) * (1.0 if i == j else 0.5)
+    frame = {
+        "lattice": [s.lattice.matrix.ravel().tolist() for s in rows],
+        "atomic_numbers": [[x.Z for x in s.species] for s in rows],
+        "frac_coords": [s.frac_coords.ravel().tolist() for s in rows],
+        "piezo": piezo.reshape(N, 18).tolist(),
+        "elastic": elastic.reshape(N, 36).tolist(),
+    }
+    pd.DataFrame(frame).to_parquet(tmp_path / "t.parquet")
+    run(
+        monkeypatch, tmp_path, "data.path=t.parquet", "data.properties=[piezo, elastic]", "data.tensor_frame=ieee",
+        "run=mine", "model.width=8", "model.depth=1", "model.members=1", "trainer.max_epochs=20", "data.batch_size=16",
+        "trainer.accelerator=cpu", "data.fractions=[0.6,0.2,0.2]",
+    )  # fmt: skip
+    assert not (tmp_path / "outputs" / "mine" / "rejected.parquet").exists()
+    oracle = StructureOracle.load(tmp_path / "outputs" / "mine" / "model.pt")
+    cubic = Structure.from_spacegroup("F-43m", Lattice.cubic(5.9), ["Zn", "S"], [[0, 0, 0], [0.25, 0.25, 0.25]])
+    found = oracle.predict([cubic, *rows])
+    stiff = from_cartesian(found.values["elastic"])[0].reshape(6, 6)
+    push = from_cartesian(found.values["piezo"])[0].reshape(3, 6)
+    scale = float(stiff.abs().max())
+    assert stiff[0, 0].item() == pytest.approx(stiff[1, 1].item(), abs=1e-4 * scale)
+    assert stiff[3, 3].item() == pytest.approx(stiff[5, 5].item(), abs=1e-4 * scale)
+    assert stiff[:3, 3:].abs().max() < 1e-4 * scale
+    assert push[0, 3].item() == pytest.approx(push[2, 5].item(), abs=1e-5) and abs(push[0, 3]) > 1e-4
+    push[0, 3] = push[1, 4] = push[2, 5] = 0
+    assert push.abs().max() < 1e-5
+    bulk = from_cartesian(found.values["elastic"])[1:].reshape(N, 6, 6)[:, :3, :3].mean((1, 2))
+    exact = torch.tensor(c11) * 2 / 3
+    assert (bulk - exact).abs().mean() < (exact - exact.mean()).abs().mean()
 
 
 @pytest.mark.parametrize(

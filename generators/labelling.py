@@ -1,0 +1,62 @@
+"""Hypothetical crystals judged by CHGNet, as a compact table with labels: what the build scripts write."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import torch
+
+from generators.judging import judged_batch
+from generators.oracles.chgnet_potential import SCALE
+from generators.oracles.hull import fractions_of_batch
+from generators.oracles.hull_tables import ENERGY, LOWEST, chgnet_hull
+from generators.oracles.judge import elemental_references, formation_energy
+
+LABELS = (ENERGY, "volume_per_atom", "magnetization_density", "bulk_modulus", "e_above_hull")
+
+
+def labelled(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Formation energy and energy above the embedded hull beside what the judge measured.
+
+    Args:
+        frame: of `generators.judging.Workers.judge`, more columns allowed.
+
+    Returns:
+        The rows that are valid, and how many others there were for which reason.
+    """
+    relaxed = judged_batch(frame)
+    energy = torch.from_numpy(frame["energy_per_atom"].to_numpy(copy=True))
+    values = formation_energy(relaxed, energy, elemental_references(SCALE), SCALE).numpy()
+    modulus = frame["bulk_modulus"].where(frame["bulk_modulus"] > 0)  # at a maximum, not a minimum
+    frame = frame.assign(bulk_modulus=modulus)
+    frame[ENERGY] = values
+    usable = frame["valid"] & np.isfinite(values) & (values > LOWEST)
+    reasons = Counter(frame["reason"].where(frame["reason"] != "", "no plausible energy")[~usable])
+    good = frame[usable]
+    above = chgnet_hull().e_above_hull(
+        fractions_of_batch(judged_batch(good)), good[ENERGY].to_numpy(dtype=np.float64), SCALE
+    )
+    return good.assign(e_above_hull=above), dict(reasons)
+
+
+def compact(frame: pd.DataFrame) -> pd.DataFrame:
+    """The columns of a crystal and its labels in small types, after the column ``parent``."""
+    return pd.DataFrame(
+        {
+            "parent": frame["parent"].astype(str),
+            "space_group": frame["space_group"].astype(np.uint8),
+            "letters": frame["letters"].astype("category"),
+            "atomic_numbers": [np.asarray(z, dtype=np.uint8) for z in frame["atomic_numbers"]],
+            "coordinates": [np.asarray(u, dtype=np.float32).round(4) for u in frame["coordinates"]],
+            "strain": [np.asarray(s, dtype=np.float32).round(4) for s in frame["strain"]],
+            **{name: frame[name].astype(np.float32).round(4) for name in LABELS},
+        }
+    ).reset_index(drop=True)
+
+
+def shares_above_hull(frame: pd.DataFrame) -> str:
+    """For cards: which share lies how high above the hull."""
+    above = frame["e_above_hull"]
+    return ", ".join(f"{(above <= limit).mean():.1%} at most {limit:g}" for limit in (0.0, 0.05, 0.1, 0.2))

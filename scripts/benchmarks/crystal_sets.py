@@ -1,0 +1,141 @@
+"""The crystals that the benchmark of whole crystals compares, and what counts as known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+import torch
+from pymatgen.core import Composition
+
+from data.dataset import CrystalDataset
+from data.decorations import load_decorations
+from data.exchanges import load_draws, load_exchanges
+from data.orbit_batch import OrbitBatch
+from data.sources import read_crystals
+from data.splits import split_by
+from generators.build import load_crystal_generator
+from generators.build_crystals import groups_of
+from generators.conditioning import Conditions
+from generators.crystal_module import CrystalDiffusion
+from generators.evaluation.evaluate import Reference
+from generators.sampling.crystal_task import CrystalTask
+from generators.sampling.crystals import CrystalSampler, CrystalSamplerSettings
+from generators.screening.crystal_exchange import exchange_crystals, with_elements
+from generators.wish import Interval
+
+LARGEST = 20
+Draw = Callable[[int, int], OrbitBatch]
+
+
+def _bare(dataset: CrystalDataset) -> CrystalDataset:
+    return CrystalDataset(dataset.batch, {}, dataset.prototype, dataset.ids)
+
+
+class CrystalBench:
+    """The shipped model, the known crystals, and everything that is compared."""
+
+    def __init__(self, structures: Path, model: str | None = None) -> None:
+        self.module: CrystalDiffusion = load_crystal_generator(model)
+        known, _ = read_crystals(structures)
+        self.known = _bare(known)
+        parts = split_by(groups_of(known), (0.9, 0.05, 0.05), self.module.seed)
+        self.train, self.test = self.known.select(parts["train"]), self.known.select(parts["test"])
+        self.exchanges = load_exchanges()
+
+    @cached_property
+    def reference(self) -> Reference:
+        """All crystals that the model may have seen, the held-out ones included."""
+        draws = load_draws()
+        parts = [self.known, _bare(self.exchanges), _bare(load_decorations()), *([_bare(draws)] if draws else [])]
+        return Reference.from_dataset(CrystalDataset.concatenate(parts))
+
+    @cached_property
+    def held_out(self) -> Reference:
+        """The known crystals of the test part."""
+        return Reference.from_dataset(self.test)
+
+    def wish(self, **intervals: tuple[float | None, float | None]) -> Conditions:
+        """A wish in the order of the model's properties."""
+        names = [scale.name for scale in self.module.scales]
+        return Conditions.from_wish({name: Interval(*sides) for name, sides in intervals.items()}, names, 1)
+
+    def sampler(self, settings: CrystalSamplerSettings | None = None) -> CrystalSampler:
+        """A sampler of the averaged weights."""
+        module = self.module
+        return CrystalSampler(
+            module.averaged, module.scales, module.strain_scale, module.known_elements, settings
+        )  # fmt: skip
+
+    def drawn(self, task: CrystalTask, settings: CrystalSamplerSettings, wish: Conditions) -> Draw:
+        """Samples of the model."""
+
+        def draw(n: int, seed: int) -> OrbitBatch:
+            return self.sampler(settings).draw(task, wish, n, torch.Generator().manual_seed(seed))
+
+        return draw
+
+    def _parents(self) -> OrbitBatch:
+        batch = self.train.batch
+        return batch.select(batch.n_atoms <= LARGEST)
+
+    def exchanged(self, n: int, seed: int) -> OrbitBatch:
+        """Ion exchange of known crystals, cells rescaled by atomic volumes."""
+        generator = torch.Generator().manual_seed(seed)
+        parents = self._parents()
+        picked = torch.randint(len(parents), (2 * n,), generator=generator)
+        return exchange_crystals(parents.select(picked), generator)[0].select(torch.arange(n))
+
+    def decorated(self, n: int, seed: int) -> OrbitBatch:
+        """Known crystals with other elements drawn evenly, equal ones staying equal."""
+        generator = torch.Generator().manual_seed(seed)
+        parents = self._parents()
+        batch = parents.select(torch.randint(len(parents), (n,), generator=generator))
+        known = torch.tensor(self.module.known_elements)
+        order = torch.rand(n, len(known), generator=generator).argsort(1)
+        mapping = torch.zeros(n, 119, dtype=torch.long)
+        mapping[:, known] = known[order]
+        return with_elements(batch, mapping.gather(1, batch.atomic_number) * batch.mask)
+
+    def sets(self) -> dict[str, tuple[Draw, int]]:
+        """Label -> (draw, number of seeds)."""
+        stable = self.wish(e_above_hull=(None, 0.0))
+        above = self.exchanges.properties["e_above_hull"]
+        seeds = self.exchanges.batch.select((above <= 0.05).nonzero().squeeze(-1))
+        plain = CrystalSamplerSettings()
+        return {
+            "raremat, nothing given": (
+                self.drawn(CrystalTask(n_atoms=(1, LARGEST)), plain, self.wish()), 1
+            ),
+            "raremat, wish: at most 0 above the hull": (
+                self.drawn(CrystalTask(n_atoms=(1, LARGEST)), plain, stable), 3
+            ),
+            "raremat, known prototypes": (
+                self.drawn(CrystalTask(seeds=seeds, noise=0.2), plain, stable), 3
+            ),
+            "raremat, learned ion exchange": (
+                self.drawn(CrystalTask(seeds=seeds, noise=0.1, keep_elements=0.5), plain, stable), 3
+            ),
+            "ion exchange": (self.exchanged, 3),
+            "random decoration": (self.decorated, 1),
+        }  # fmt: skip
+
+
+def known_pairs(known: CrystalDataset, folder: Path) -> set[tuple[str, int]]:
+    """(reduced formula, space group) of everything at hand; formulas without a space group count with all groups."""
+    pairs = {(c.reduced_formula, c.space_group) for c in known.batch.to_crystals()}
+    for path in sorted((folder / "matbench").glob("*.parquet")):
+        table = pd.read_parquet(path)
+        group = next((c for c in table.columns if "space_group" in c or "spacegroup" in c), None)
+        name = next((c for c in ("formula", "composition") if c in table.columns), None)
+        if group is not None and name is not None:
+            reduced = {f: Composition(f).reduced_formula for f in table[name].unique()}
+            pairs |= {(reduced[f], int(g)) for f, g in zip(table[name], table[group], strict=True) if g == g}
+    for path in sorted((folder / "hull").glob("*.parquet")):
+        table = pd.read_parquet(path)
+        if "formula" in table.columns:
+            formulas = {Composition(f).reduced_formula for f in table["formula"].unique()}
+            pairs |= {(f, g) for f in formulas for g in range(1, 231)}
+    return pairs

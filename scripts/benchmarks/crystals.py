@@ -1,0 +1,137 @@
+"""Whole crystals beside ion exchange and random decoration: stable, unique, novel; how far from relaxed; what is new."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.crystal_sets import CrystalBench, known_pairs
+from data.cells import decode
+from data.contact import atomic_radii, shortest_ratio
+from data.dataset import CrystalDataset
+from data.orbit_batch import OrbitBatch
+from generators.evaluation.evaluate import ENERGY, STABLE, Evaluation, Protocol, Reference, evaluate
+from generators.evaluation.samples import Samples
+from generators.judging import JudgeWorkers
+from generators.oracles.chgnet_potential import SCALE
+from generators.oracles.hull import fractions_of
+from generators.oracles.hull_tables import chgnet_hull, known_hull
+from generators.oracles.judge import JudgeSettings
+
+N = 1000
+FAR = 0.7
+METASTABLE = 0.1
+
+
+def _figures(
+    batch: OrbitBatch, result: Evaluation, pairs: set[tuple[str, int]], held_out: Reference
+) -> dict[str, float]:
+    """Shares of all samples; Å; distances to the held-out known crystals."""
+    table = result.table
+    strict = chgnet_hull().e_above_hull(fractions_of(table["formula"]), table[ENERGY].to_numpy(np.float64), SCALE)
+    good = table["unique"] & table["novel"]
+    sun = (good & (table["e_above_hull"] <= METASTABLE)).to_numpy(bool)
+    new = np.array([pair not in pairs for pair in zip(table["formula"], table["space_group_relaxed"], strict=True)])
+    fresh = (table["novel_prototype"] & good).to_numpy(bool)
+    reported = {name: figure.value for name, figure in result.figures.items()}
+    ratio = shortest_ratio(decode(batch), atomic_radii()).numpy()
+    distances = {f"d_{name}": value for name, value in result.distances.items()}
+    return {
+        "sun": float(sun.mean()),
+        "sun_strict": float((good & (table["e_above_hull"] <= STABLE)).mean()),
+        "sun_embedded_hull": float((good & (strict <= METASTABLE)).mean()),
+        "new_to_mp": float((sun & new).mean()),
+        "metastable": reported["metastable"],
+        "unique": reported["unique"],
+        "novel": reported["novel"],
+        "new_prototype": float(fresh.mean()),
+        "sun_of_new_prototypes": float(sun[fresh].mean()) if fresh.any() else float("nan"),
+        "valid": reported["valid_structure"],
+        "far_apart": float((ratio > FAR).mean()),
+        "charge_balanced": reported["charge_balanced"],
+        "rmsd_median": float(table["rmsd"].fillna(np.inf).median()),
+        "relaxed": reported["relaxed"],
+        "space_group_kept": float((table["space_group"] == table["space_group_relaxed"]).mean()),
+        "p1": float((table["space_group"] == 1).mean()),
+        "judge_evaluations": float(table["judge_evaluations"].mean()),
+        **distances,
+    }
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Needs ``--structures`` (known crystals) and ``--data`` (tables of what else is known)."""
+    if arguments.structures is None or arguments.data is None:
+        raise SystemExit("benchmark: crystals needs --structures TABLE --data FOLDER")
+    bench = CrystalBench(arguments.structures, arguments.model)
+    pairs = known_pairs(bench.known, arguments.data)
+    sets: dict[str, tuple[Callable[[int, int], OrbitBatch], int]] = bench.sets()
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as name:
+        for label, (draw, seeds) in sets.items():
+            for seed in range(min(seeds, arguments.seeds)):
+                start = time.process_time()
+                batch = draw(N, seed)
+                seconds = time.process_time() - start
+                dataset = CrystalDataset(batch, {}, ("",) * len(batch), tuple(str(i) for i in range(len(batch))))
+                judge = JudgeWorkers(JudgeSettings(with_bulk_modulus=False, max_evaluations=100))
+                result = evaluate(
+                    Samples(dataset, ()), Protocol(relaxed_symprec=0.1), bench.reference, known_hull(), judge,
+                    Path(name) / f"{label}-{seed}",
+                )  # fmt: skip
+                one = _figures(batch, result, pairs, bench.held_out)
+                rows.append({"set": label, "seed": seed, "cpu_seconds_per_1000": 1000 * seconds / N, **one})
+                print(rows[-1], flush=True)
+    frame = pd.DataFrame(rows)
+    return {"markdown": _page(frame, bench), "seeds": arguments.seeds, "samples": N, "sets": rows}
+
+
+SHOWN = {
+    "sun": "S.U.N.",
+    "sun_strict": "strict",
+    "sun_embedded_hull": "embedded hull",
+    "new_to_mp": "new to MP",
+    "metastable": "metastable",
+    "unique": "unique",
+    "novel": "novel",
+    "new_prototype": "novel prototype",
+    "sun_of_new_prototypes": "their S.U.N.",
+    "valid": "valid",
+    "far_apart": "far apart",
+    "charge_balanced": "charge-balanced",
+    "space_group_kept": "group kept",
+    "p1": "P1",
+}
+
+
+def _page(frame: pd.DataFrame, bench: CrystalBench) -> str:
+    def cell(values: pd.Series) -> str:
+        spread = f" ± {100 * values.std():.1f}" if len(values) > 1 else ""
+        return f"{100 * values.mean():.1f}{spread}"
+
+    lines = []
+    for label, group in frame.groupby("set", sort=False):
+        lines.append(
+            f"| {label} | {' | '.join(cell(group[key]) for key in SHOWN)} | {group['rmsd_median'].mean():.3f} | "
+            f"{group['judge_evaluations'].mean():.0f} | {group['cpu_seconds_per_1000'].mean():.0f} |"
+        )
+    head = " | ".join(SHOWN.values())
+    return f"""## Whole crystals
+
+`python scripts/benchmark.py crystals --structures STRUCTURES.parquet --data FOLDER`: {N:,} samples each of at most 20 atoms, none of them
+filtered; relaxed within symmetry by CHGNet 0.3.0 (forces below 0.1 eV/Å); shares of all samples in %, ± standard deviation
+over the seeds. Metastable: at most {METASTABLE} eV/atom above the hull of the known compounds on CHGNet's scale; strict: at most
+{STABLE * 1000:.0f} meV/atom; embedded hull: the same as S.U.N. with hypothetical compounds on the hull too. Unique and novel by pymatgen's
+StructureMatcher on the relaxed structures, novel against everything that the model was trained on ({len(bench.reference.structures):,}
+crystals). New to MP: S.U.N., and formula with space group in none of the tables of the Materials Project at hand. Far apart: all
+distances above {FAR:.0%} of the sum of the atomic radii.
+
+| samples | {head} | Å to relaxed, median | CHGNet evaluations | CPU s per 1,000 |
+|---|{"---|" * (len(SHOWN) + 3)}
+{chr(10).join(lines)}"""
