@@ -90,7 +90,7 @@ def crystal_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from generators.conditioning import PropertyScale
     from generators.crystal_module import CrystalDiffusion
     from generators.denoiser.crystal_denoiser import CrystalDenoiserConfig
-    from generators.screening.crystal_exchange import atomic_volumes
+    from generators.screening.atomic_volumes import atomic_volumes
 
     torch.manual_seed(0)
     module = CrystalDiffusion(

@@ -99,6 +99,16 @@ def with_decorations(decorations: OrbitBatch, energy: NDArray[np.float64]) -> Hu
 
 
 @lru_cache(maxsize=1)
+def chgnet_hull() -> Hull:
+    """The hull on the judge's own scale: known and hypothetical compounds and the embedded decorations.
+
+    It holds what was at hand, not all that is known: an energy above it is a lower bound of the energy above the
+    hull of everything.
+    """
+    return Hull(*embedded_compounds(), SCALE)
+
+
+@lru_cache(maxsize=1)
 def known_hull() -> Hull:
     """The hull of the embedded known compounds (and the elements) alone, on the judge's own scale.
 

@@ -12,7 +12,7 @@ import torch
 
 from data.dataset import CrystalDataset
 from data.decorations import load_decorations
-from data.exchanges import load_exchanges
+from data.exchanges import load_draws, load_exchanges
 from data.protostructure import crystal_key
 from generators.oracles.hull_tables import reference_compounds
 from generators.screening.pool import StageCount
@@ -34,7 +34,9 @@ class KnownCrystals:
     def __init__(self, own: CrystalDataset | None = None) -> None:
         self._compounds = set(reference_compounds()["crystal_key"]) | set(own.keys() if own is not None else ())
         self._training: set[str] = set()
-        self._batches = (load_exchanges().batch, load_decorations().batch)
+        draws = load_draws()
+        learned = [load_exchanges(), *([draws] if draws is not None else []), load_decorations()]
+        self._batches = [dataset.batch for dataset in learned]
         self._rows: dict[_Chemistry, list[tuple[int, int]]] = defaultdict(list)
         for which, batch in enumerate(self._batches):
             numbers = batch.atomic_number.sort(1, descending=True).values.tolist()

@@ -9,7 +9,8 @@ import torch
 
 from data.orbit_batch import OrbitBatch
 from data.protostructure import protostructure_label
-from generators.screening.crystal_exchange import additive_volume, atomic_volumes, exchange_crystals, with_elements
+from generators.screening.atomic_volumes import additive_volume, atomic_volumes
+from generators.screening.crystal_exchange import exchange_crystals, with_elements
 from generators.screening.ion_exchange import group_neighbours, substitution_weights
 
 ELEMENTS = (3, 8, 11, 12, 17, 20, 22, 26, 38, 56)
