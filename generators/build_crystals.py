@@ -56,11 +56,11 @@ def build_crystals(config: TrainConfig) -> tuple[CrystalDataModule, CrystalDiffu
     decorations = decorations.select(torch.arange(len(decorations))[: config.data.limit])
     sources.append(CrystalSource("decorations", decorations, decorations.keys(), DECORATION_SHARE))
 
-    names = list(config.data.properties) or list(PROPERTIES)
+    has = {name for source in sources for name in source.dataset.properties}
+    names = list(config.data.properties) or [name for name in PROPERTIES if name in has]
     for name in names:
-        if not any(name in source.dataset.properties for source in sources):
-            available = sorted({n for source in sources for n in source.dataset.properties})
-            raise ValueError(f"data.properties={name!r}: not in the data, which has {', '.join(available)}")
+        if name not in has:
+            raise ValueError(f"data.properties={name!r}: not in the data, which has {', '.join(sorted(has))}")
     first, second, third = config.data.fractions
     model = config.model
     data = CrystalDataModule(

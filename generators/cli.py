@@ -70,6 +70,10 @@ def _train(config: DictConfig) -> None:
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="generate")
 def _generate(config: DictConfig) -> None:
     def work(typed: Any, plain: dict[str, Any], folder: Path) -> str:
+        if typed.task.kind == "crystals":
+            from generators.crystal_answer import answer_crystals
+
+            return answer_crystals(typed, plain, folder)
         if not isinstance(typed.target.wish, dict) or not typed.target.wish:
             raise ValueError(
                 f"target.wish={typed.target.wish}: write what you wish for, such as "

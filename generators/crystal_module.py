@@ -23,8 +23,8 @@ from generators.denoiser.crystal_denoiser import (
     CrystalDenoiser,
     CrystalDenoiserConfig,
 )
-from generators.diffusion.masked import corrupt, negative_bound
 from generators.diffusion.interpolants import gaussian_guess
+from generators.diffusion.masked import corrupt, negative_bound
 from generators.diffusion.times import low_discrepancy_times
 from generators.element_features import N_STATES
 from generators.module import OptimizerConfig
@@ -37,8 +37,8 @@ WEIGHTS = {
     "coordinates": 10.0,
     "lattice": 3.0,
 }
-"""Of the terms: nats per crystal; mean squares of miss / (time + `NEAREST_TIME`), length units; and of the lattice's miss in
-units of the spread that is left without any knowledge."""
+"""Of the terms: nats per crystal; mean squares of miss / (time + `NEAREST_TIME`), length units; and of the lattice's
+miss in units of the spread that is left without any knowledge."""
 LEAST_SPREAD = 0.05
 
 

@@ -11,6 +11,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from generators.task_schema import TaskConfig
+
 LOGGERS = ("wandb", "csv", "none")
 TENSOR_FRAMES = ("structure", "ieee")
 RELAXATIONS = ("symmetric", "free", "none")
@@ -151,7 +153,7 @@ class OracleConfig:
 class ScreeningConfig:
     """From proposals to judged candidates."""
 
-    judge_calls: int = 300
+    judge_calls: int = 300  # 0: samples only, of whole crystals
     pool: int = 3000
     guidance: float = 1.0
     temperature: float = 1.0
@@ -161,12 +163,10 @@ class ScreeningConfig:
     baseline_pool: int = 20_000
 
     def __post_init__(self) -> None:
-        names = ("judge_calls", "pool", "shard_size", "max_shards", "baseline_pool")
+        names = ("pool", "shard_size", "max_shards", "baseline_pool")
         _at_least(self, "screening.", 1, *names)
-        _at_least(self, "screening.", 0, "guidance")
+        _at_least(self, "screening.", 0, "guidance", "judge_calls")
         _positive(self, "screening.", "temperature")
-        if self.pool < self.judge_calls:
-            raise ValueError(f"screening.pool={self.pool}: must be at least judge_calls={self.judge_calls}")
 
 
 @dataclass
@@ -192,12 +192,20 @@ class GenerateConfig:
     data: str | None = None  # training table for novelty; None: the embedded one
     top: int = 50  # crystals written as CIF
     target: TargetConfig = field(default_factory=TargetConfig)
+    task: TaskConfig = field(default_factory=TaskConfig)
     oracle: OracleConfig = field(default_factory=OracleConfig)
     screening: ScreeningConfig = field(default_factory=ScreeningConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
 
     def __post_init__(self) -> None:
         _at_least(self, "", 0, "seed", "top")
+        if self.task.kind == "crystals":
+            return
+        screening, given = self.screening, self.task.given()
+        if given:
+            raise ValueError(f"task.{given[0]}: is for whole crystals, say task=crystals too")
+        if screening.pool < screening.judge_calls:
+            raise ValueError(f"screening.pool={screening.pool}: must be at least judge_calls={screening.judge_calls}")
 
 
 @dataclass

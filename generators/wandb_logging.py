@@ -67,3 +67,31 @@ def log_answer(folder: Path, project: str, run: str, answer: Any, training: Crys
                 },
             }
         )
+
+
+def log_crystals(folder: Path, project: str, run: str, answer: Any, wish: Wish) -> None:
+    """Summary, candidate table and the report's figures of one run of whole crystals."""
+    import wandb
+
+    from generators.report.crystals import crystal_figures
+
+    os.environ.setdefault("WANDB_SILENT", "true")
+    mode: Any = _mode()
+    with wandb.init(
+        project=project, name=run, dir=str(folder), mode=mode, job_type="generate",
+        config={"wish": answer.summary["wish_text"], "task": answer.summary["task"]},
+        settings=wandb.Settings(console="off"),
+    ) as session:  # fmt: skip
+        for key, value in answer.summary.get("raremat", {}).items():
+            session.summary[f"raremat/{key}"] = value
+        for stage in answer.summary["funnel"]:
+            session.summary[f"funnel/{stage['stage']}"] = stage["out"]
+        names = ["rank", "id", "formula", "protostructure", "space_group", "hit", "e_above_hull", *wish.intervals]
+        columns = [name for name in dict.fromkeys(names) if name in answer.candidates]
+        shown = answer.candidates[columns].head(TABLE_ROWS)
+        session.log(
+            {
+                "candidates": wandb.Table(columns=columns, data=shown.values.tolist()),
+                **{f"figures/{t}": wandb.Plotly(figure) for t, figure in crystal_figures(answer, wish).items()},
+            }
+        )

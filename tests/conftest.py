@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import torch
+
+from data.crystal import Crystal
+from data.lattice import strain_mask
+from data.orbit_batch import OrbitBatch
+from data.wyckoff import wyckoff_table
 
 OfflineRun = tuple[dict[str, object], set[str]]
 
@@ -48,3 +54,71 @@ def _read(folder: Path) -> OfflineRun:
 def read_offline_run() -> Callable[[Path], OfflineRun]:
     """Reads the one offline W&B run below a folder: (summary, names in the history)."""
     return _read
+
+
+def _random_crystal(generator: torch.Generator, groups: Sequence[int], most: int, elements: Sequence[int]) -> Crystal:
+    def integer(n: int) -> int:
+        return int(torch.randint(n, (), generator=generator))
+
+    table = wyckoff_table()
+    group = groups[integer(len(groups))]
+    start, n = int(table.position_start[group]), int(table.n_positions[group])
+    letters: list[str] = []
+    for _ in range(1 + integer(most)):
+        position = start + integer(min(n, 8))
+        letter = table.letter[position]
+        if table.degrees_of_freedom[position] or letter not in letters:
+            letters.append(letter)
+    index = [table.index(group, x) for x in letters]
+    free = table.free[index]
+    atoms = int(table.multiplicity[index].sum())
+    u = torch.rand(len(letters), 3, generator=generator, dtype=torch.float64) * free
+    strain = 0.1 * torch.randn(6, generator=generator, dtype=torch.float64)
+    strain[0] += torch.log(torch.tensor(15.0 * atoms))
+    strain *= strain_mask(torch.tensor(group))
+    return Crystal(
+        group, tuple(letters), tuple(elements[integer(len(elements))] for _ in letters),
+        tuple((x, y, z) for x, y, z in u.tolist()), tuple(strain.tolist()),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def crystal_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """File of a small untrained model of whole crystals, every weight perturbed; its cells have usual volumes."""
+    from data.strain_scale import StrainScale
+    from generators.checkpoints import save_checkpoint
+    from generators.conditioning import PropertyScale
+    from generators.crystal_module import CrystalDiffusion
+    from generators.denoiser.crystal_denoiser import CrystalDenoiserConfig
+    from generators.screening.atomic_volumes import atomic_volumes
+
+    torch.manual_seed(0)
+    module = CrystalDiffusion(
+        [PropertyScale.fit(n, torch.linspace(-3, 1, 100)) for n in ("formation_energy_per_atom", "band_gap")],
+        StrainScale(atomic_volumes(), torch.zeros(6, 6), 0.05 * torch.ones(6, 6)),
+        list(range(1, 84)),
+        CrystalDenoiserConfig(width=16, depth=1, heads=2, n_radial=4, dropout=0.0),
+    )
+    with torch.no_grad():
+        for weight in module.averaged.parameters():
+            weight.add_(0.02 * torch.randn_like(weight))
+    path = tmp_path_factory.mktemp("model") / "crystal.pt"
+    save_checkpoint(path, "crystal", *module.export())
+    return path
+
+
+@pytest.fixture
+def random_batch() -> Callable[..., OrbitBatch]:
+    """Makes random crystals of random space groups: (number, seed, groups, most orbits, elements)."""
+
+    def make(
+        n: int,
+        seed: int = 0,
+        groups: Sequence[int] = tuple(range(1, 231)),
+        most: int = 5,
+        elements: Sequence[int] = (3, 8, 12, 17, 22, 26, 38, 56),
+    ) -> OrbitBatch:
+        generator = torch.Generator().manual_seed(seed)
+        return OrbitBatch.from_crystals([_random_crystal(generator, groups, most, elements) for _ in range(n)])
+
+    return make

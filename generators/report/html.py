@@ -23,7 +23,7 @@ from generators.wish import Wish
 
 N_VIEWS = 6
 N_ROWS = 40
-_STYLE = """
+STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;color:#1c2321;max-width:1080px;margin:2rem auto;padding:0 1.2rem}
 h1{font-size:1.7rem;margin:0}h2{font-size:1.2rem;margin:2.2rem 0 .4rem;border-bottom:2px solid #0b6e4f22}
 .wish{font-size:1.15rem;color:#0b6e4f;margin:.3rem 0}.note{background:#fff6e5;padding:.6rem .9rem;border-left:4px solid #c77d2e}
@@ -76,7 +76,7 @@ def render(answer: Answer, training: CrystalDataset, wish: Wish) -> str:
         _comparison(summary),
     ]
     for title, figure in report_figures(answer, training, wish).items():
-        parts.append(f"<h2>{html.escape(title)}</h2>" + _div(figure))
+        parts.append(f"<h2>{html.escape(title)}</h2>" + figure_html(figure))
     parts.append("<h2>Best candidates</h2>" + _candidates(answer, wish))
     rows = list(range(min(N_VIEWS, len(table))))
     views = []
@@ -84,18 +84,19 @@ def render(answer: Answer, training: CrystalDataset, wish: Wish) -> str:
         row = table.iloc[i]
         caption = f"{row['formula']}, {row['prototype']}, space group {row['space_group']}"
         views.append(
-            f"<figure>{_div(figures.structure_view(conventional(structure)))}"
+            f"<figure>{figure_html(figures.structure_view(conventional(structure)))}"
             f"<figcaption>{html.escape(caption)}</figcaption></figure>"
         )
     if views:
         parts.append("<h2>The first of them</h2><div class='views'>" + "".join(views) + "</div>")
     return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>raremat report</title>"
-        f"<style>{_STYLE}</style><script>{get_plotlyjs()}</script></head><body>{''.join(parts)}</body></html>"
+        f"<style>{STYLE}</style><script>{get_plotlyjs()}</script></head><body>{''.join(parts)}</body></html>"
     )
 
 
-def _div(figure: go.Figure) -> str:
+def figure_html(figure: go.Figure) -> str:
+    """A figure as a part of a page that holds plotly already."""
     return str(figure.to_html(full_html=False, include_plotlyjs=False, config={"displayModeBar": False}))
 
 

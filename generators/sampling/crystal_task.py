@@ -13,7 +13,7 @@ from data.cells import element
 from data.orbit_batch import OrbitBatch
 from data.wyckoff import N_SPACE_GROUPS
 from generators.element_features import N_STATES
-from generators.sampling.reachable import MAX_ATOMS, MAX_ORBITS, all_reachable
+from generators.sampling.reachable import MAX_ATOMS, MAX_ORBITS, all_reachable, composition_reachable
 
 CRYSTAL_SYSTEMS = {
     "triclinic": (1, 2),
@@ -41,6 +41,7 @@ class CrystalTask:
         max_orbits: most orbits.
         seeds: crystals whose space group and Wyckoff positions (and, with ``noise`` below 1, geometry) are taken.
         keep_elements: share of the seeds' species that keep their element.
+        tied: orbits of a seed that share an element share one again, and others do not: the protostructure stays.
         noise: time at which the geometry starts, 1 for nothing of the seeds' geometry.
 
     Raises:
@@ -57,6 +58,7 @@ class CrystalTask:
     max_orbits: int = MAX_ORBITS
     seeds: OrbitBatch | None = None
     keep_elements: float = 0.0
+    tied: bool = True
     noise: float = 1.0
 
     def __post_init__(self) -> None:
@@ -117,6 +119,36 @@ class CrystalTask:
         mask[sorted(wanted)] = True
         return mask
 
+    def leaders(self, frame: OrbitBatch) -> Tensor:
+        """[B, K] column of the orbit whose element each orbit shares: its own unless the seeds' species are tied."""
+        own = torch.arange(frame.mask.shape[1]).expand(len(frame), -1)
+        if self.seeds is None or not self.tied:
+            return own
+        same = frame.atomic_number[:, :, None] == frame.atomic_number[:, None]
+        return torch.where(frame.mask, same.long().argmax(-1), own)
+
+    def fulfilled(self, batch: OrbitBatch) -> Tensor:
+        """[B] bool: everything that is asked of elements, atoms, orbits and space groups holds."""
+        n, counts = batch.n_atoms, torch.zeros(len(batch), N_STATES, dtype=torch.long)
+        counts.scatter_add_(1, batch.atomic_number, batch.multiplicity)
+        present = counts > 0
+        allowed = torch.ones(N_STATES, dtype=torch.bool)
+        if self.allowed_elements is not None:
+            allowed = torch.zeros(N_STATES, dtype=torch.bool).scatter(
+                0, torch.tensor(sorted(self.allowed_elements)), True
+            )
+        fine = self.group_mask()[batch.space_group] & (n <= MAX_ATOMS) & self.atom_counts()[n.clamp(max=MAX_ATOMS)]
+        fine &= (batch.n_orbits <= self.max_orbits) & ~(present & ~allowed).any(1)
+        fine &= (present.sum(1) >= self.n_elements[0]) & (present.sum(1) <= self.n_elements[1])
+        if self.required:
+            needed = torch.zeros(N_STATES, dtype=torch.bool).scatter(0, torch.tensor(sorted(self.required)), True)
+            fine &= (present == needed).all(1)
+        if self.composition:
+            unit = torch.zeros(N_STATES, dtype=torch.long)
+            unit[list(self.composition)] = torch.tensor(list(self.composition.values()))
+            fine &= (counts == (n // unit.sum())[:, None] * unit).all(1)
+        return fine
+
     def group_mask(self) -> Tensor:
         """[231] bool."""
         mask = torch.zeros(N_SPACE_GROUPS + 1, dtype=torch.bool)
@@ -138,8 +170,14 @@ class CrystalTask:
     def sizes(self) -> Tensor:
         """[231, 33, 65] bool: space groups, orbits and atoms that can hold at all."""
         fewest = max(len(self.required), self.n_elements[0])
-        possible = all_reachable() & self.group_mask()[:, None, None] & self.atom_counts()
-        possible = possible.clone()
+        counts, groups = self.atom_counts(), self.group_mask()
+        possible = all_reachable() & groups[:, None, None] & counts
+        if self.composition:
+            unit = tuple(self.composition[z] for z in sorted(self.composition))
+            for group in groups.nonzero().squeeze(-1).tolist():
+                for n in possible[group].any(0).nonzero().squeeze(-1).tolist():
+                    wanted = tuple(sorted(n // sum(unit) * count for count in unit))
+                    possible[group, :, n] &= composition_reachable(group, wanted)
         possible[:, :fewest] = False
         possible[:, self.max_orbits + 1 :] = False
         return possible

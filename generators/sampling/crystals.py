@@ -13,13 +13,14 @@ from data.strain_scale import StrainScale
 from data.wyckoff import wyckoff_table
 from generators.conditioning import Conditions, PropertyScale, condition_features
 from generators.crystal_noise import observe
-from generators.denoiser.crystal_denoiser import CrystalCondition, CrystalDenoiser, NoisyCrystals
+from generators.denoiser.crystal_denoiser import N_SOURCES, CrystalCondition, CrystalDenoiser, NoisyCrystals
 from generators.diffusion.interpolants import boost, schedule
 from generators.diffusion.masked import guided_logits, reveal_order, sample_states
 from generators.element_features import N_STATES
 from generators.sampling.crystal_task import CrystalTask
-from generators.sampling.element_masks import element_choices
+from generators.sampling.element_masks import completable, composition_choices, element_choices
 from generators.sampling.position_masks import Progress, letter_choices
+from generators.sampling.reachable import MAX_ATOMS
 
 _NEVER = -1e9
 _ROUNDS = 60
@@ -35,7 +36,7 @@ class CrystalSamplerSettings:
         steps: network evaluations for the geometry.
         boost: `generators.diffusion.interpolants.boost` of the coordinates.
         power: of the time schedule.
-        source: which part of the training data to resemble (1 known, 2 exchanged, 3 decorated), 0 for any.
+        source: number of the part of the training data to resemble (`generators.build_crystals`), 0 for any.
         batch_size: crystals in one evaluation.
     """
 
@@ -54,8 +55,8 @@ class CrystalSamplerSettings:
             raise ValueError(f"temperature={self.temperature}: must be positive")
         if self.steps < 1:
             raise ValueError(f"steps={self.steps}: must be at least 1")
-        if not 0 <= self.source <= 3:
-            raise ValueError(f"source={self.source}: use 0 (any), 1 (known), 2 (exchanged) or 3 (decorated)")
+        if not 0 <= self.source <= N_SOURCES:
+            raise ValueError(f"source={self.source}: use 1 to {N_SOURCES}, or 0 for any")
 
 
 class CrystalSampler:
@@ -96,7 +97,8 @@ class CrystalSampler:
             if not task.composition:
                 frame = self.draw_elements(frame, task, wish, generator)
             return self.draw_geometry(frame, wish, generator)
-        seeds = task.seeds.select(torch.randint(len(task.seeds), (n,), generator=generator))
+        usable = self.usable_seeds(task)
+        seeds = task.seeds.select(usable[torch.randint(len(usable), (n,), generator=generator)])
         frame = self.draw_elements(seeds, task, wish, generator)
         if task.noise == 1:
             return self.draw_geometry(frame, wish, generator)
@@ -203,6 +205,25 @@ class CrystalSampler:
 
     # -- elements -------------------------------------------------------------------------------------------
 
+    def usable_seeds(self, task: CrystalTask) -> Tensor:
+        """Rows of the seeds that can fulfil the task.
+
+        Raises:
+            ValueError: none.
+        """
+        assert task.seeds is not None
+        seeds, allowed = task.seeds, task.element_mask(self.known_elements)
+        n = seeds.n_atoms
+        fine = task.group_mask()[seeds.space_group] & (n <= MAX_ATOMS) & task.atom_counts()[n.clamp(max=MAX_ATOMS)]
+        fine &= seeds.n_orbits <= task.max_orbits
+        sites = torch.zeros_like(seeds.multiplicity).scatter_add(1, task.leaders(seeds), seeds.multiplicity)
+        fine &= completable(torch.zeros_like(sites), sites, allowed, task, task.tied)
+        if not bool(fine.any()):
+            raise ValueError(
+                f"task.seeds: none of {len(seeds)} fulfils the space groups, n_atoms and elements asked for"
+            )
+        return fine.nonzero().squeeze(-1)
+
     def draw_elements(
         self, frame: OrbitBatch, task: CrystalTask, wish: Conditions, generator: torch.Generator
     ) -> OrbitBatch:
@@ -220,7 +241,12 @@ class CrystalSampler:
             keep = torch.rand(n, N_STATES, generator=generator) < task.keep_elements
             elements = torch.where(keep.gather(1, frame.atomic_number) & frame.mask, frame.atomic_number, 0)
             elements = torch.where(allowed[elements], elements, 0)
-        free = frame.mask & (elements == 0)
+        leader = task.leaders(frame)
+        leads = frame.mask & (leader == torch.arange(leader.shape[1]))
+        sites = torch.zeros_like(leader).scatter_add(1, leader, frame.multiplicity)
+        all_differ = task.seeds is not None and task.tied
+        elements = elements * completable(elements * leads, sites, allowed, task, all_differ)[:, None]
+        free = leads & (elements == 0)
         order = reveal_order(free, generator)
         shown = frame.replace(atomic_number=elements)
         standard = self.strain_scale.to_standard(frame, frame.strain).float() if seeded else None
@@ -240,9 +266,13 @@ class CrystalSampler:
                 self._read_elements, geometry,
             )  # fmt: skip
             left = (order[rows] > step).sum(-1)
-            choices = element_choices(elements[rows], left, allowed, task)
+            placed = elements[rows] * leads[rows]
+            choices = element_choices(placed, left, allowed, task, all_differ)
+            if task.composition:
+                choices &= composition_choices(placed, sites[rows], at, task, all_differ)
             drawn = sample_states(logits.masked_fill(~choices, _NEVER), generator, self.settings.temperature)
             elements[rows, at] = drawn
+            elements[rows] = elements[rows].gather(1, leader[rows]) * frame.mask[rows]
             shown = shown.replace(atomic_number=elements)
         return frame.replace(atomic_number=elements)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 
 import torch
 from torch import Tensor
@@ -70,3 +70,56 @@ def all_orbit_ranges() -> tuple[Tensor, Tensor]:
     low = torch.stack([torch.full((MAX_ATOMS + 1,), 10_000), *(x[0] for x in found)])
     high = torch.stack([torch.full((MAX_ATOMS + 1,), -1), *(x[1] for x in found)])
     return low, high
+
+
+@lru_cache(maxsize=4096)
+def composition_reachable(space_group: int, wanted: tuple[int, ...]) -> Tensor:
+    """[33] bool: k orbits can hold exactly ``wanted`` atoms (ascending) of different elements. Exact.
+
+    Positions without freedom occur once, so they are shared out first, in every way; what is left of each element is
+    made up of positions that repeat.
+    """
+    singles, repeats = [], set()
+    for size, again in zip(*letters_of(space_group), strict=True):
+        if again:
+            repeats.add(size)
+        else:
+            singles.append(size)
+    states = {(wanted, 0)}
+    for size in singles:
+        placed = {
+            (tuple(sorted((*rest[:i], n - size, *rest[i + 1 :]))), k + 1)
+            for rest, k in states
+            for i, n in enumerate(rest)
+            if n >= size and k < MAX_ORBITS
+        }
+        states |= placed
+    made = _from_repeats(tuple(sorted(repeats)), max(wanted))
+    result = 0
+    for rest, k in states:
+        orbits = 1 << k
+        for n in rest:
+            orbits = _sums(orbits, made[n])
+        result |= orbits
+    return torch.tensor([bool(result >> k & 1) for k in range(MAX_ORBITS + 1)])
+
+
+@lru_cache(maxsize=1024)
+def _from_repeats(sizes: tuple[int, ...], most: int) -> list[int]:
+    """Per number of atoms the numbers of orbits that make it up, as bits."""
+    made = [1] + [0] * most
+    for n in range(1, most + 1):
+        for size in sizes:
+            if size <= n:
+                made[n] |= made[n - size] << 1
+    return made
+
+
+@lru_cache(maxsize=100_000)
+def _sums(one: int, other: int) -> int:
+    """Bits of all sums of a bit of each, up to `MAX_ORBITS`."""
+    result = 0
+    for k in range(MAX_ORBITS + 1):
+        if other >> k & 1:
+            result |= one << k
+    return result & ((1 << MAX_ORBITS + 1) - 1)

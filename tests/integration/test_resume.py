@@ -24,6 +24,7 @@ from generators.train import last_checkpoint, train
 SMALL = [
     "data.limit=600", "data.batch_size=32", "model.width=16", "model.depth=1", "model.members=2",
     "model.dropout=0.3", "trainer.max_epochs=4", "trainer.accelerator=cpu", "logger=none",
+    "model.heads=2",
 ]  # fmt: skip
 
 
@@ -48,7 +49,7 @@ def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor])
     assert not different
 
 
-@pytest.mark.parametrize("kind", ["composition", "surrogate"])
+@pytest.mark.parametrize("kind", ["composition", "crystal", "surrogate"])
 def test_resume_equals_uninterrupted_even_if_the_last_file_is_truncated(tmp_path: Path, kind: str) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     run(whole, f"model={kind}")

@@ -1,0 +1,130 @@
+"""``raremat-generate task=crystals`` from configuration to the files of the run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data.prototypes import prototype_library
+from data.sources import read_crystals
+from generators.answer import MAY_DIFFER
+from generators.build import shipped
+from generators.checkpoints import load_checkpoint
+from generators.conditioning import Conditions
+from generators.crystal_draws import CrystalDraws, drawing_device
+from generators.crystal_generate import CrystalGeneration, CrystalRunSettings, describe_crystals
+from generators.crystal_module import CrystalDiffusion
+from generators.crystal_tasks import crystal_task, describe_task
+from generators.export import write_candidates
+from generators.generate import Answer
+from generators.judging import write_parquet
+from generators.manifest import claim_folder, write_json
+from generators.oracles.judge import JudgeSettings
+from generators.report.crystals import write_crystal_report
+from generators.sampling.crystals import CrystalSamplerSettings
+from generators.schema import GenerateConfig
+from generators.task_schema import SOURCES
+from generators.wish import Wish, parse_wish
+
+BEST = 5
+
+
+def answer_crystals(config: GenerateConfig, plain: dict[str, Any], folder: Path) -> str:
+    """Run, write everything, and return the text for the terminal.
+
+    Raises:
+        ValueError: anything in the task, the wish, the files or the folder that cannot be used.
+    """
+    if config.screening.baselines:
+        raise ValueError("screening.baselines: not with task=crystals, compare with raremat-evaluate")
+    path = Path(config.generator) if config.generator else shipped("crystal")
+    module = CrystalDiffusion.from_export(*load_checkpoint(path, "crystal"))
+    wish = _wish(config, module)
+    task_config, target = config.task, config.target
+    names = [*target.prototypes, *task_config.prototypes]
+    task_config.prototypes = names
+    library = prototype_library()
+    if target.prototype_cifs:
+        library = library.with_files([Path(p) for p in target.prototype_cifs])
+    task = crystal_task(task_config, wish, module.known_elements, library)
+    screening, oracle = config.screening, config.oracle
+    settings = CrystalSamplerSettings(
+        guidance=screening.guidance,
+        temperature=screening.temperature,
+        steps=task_config.steps,
+        source=SOURCES.index(task_config.like),
+    )
+    draws = CrystalDraws(
+        path, settings, task, Conditions.from_wish(wish.intervals, [s.name for s in module.scales], 1), config.seed,
+        drawing_device(oracle.device),
+    )  # fmt: skip
+    if task.seeds is not None:
+        draws.sampler().usable_seeds(task)  # told before the folder is there
+    by_composition = bool(task.composition)
+    run = CrystalRunSettings(
+        n=task_config.n,
+        shard_size=task_config.shard_size,
+        judge_calls=screening.judge_calls,
+        top=config.top,
+        keep_known=by_composition if task_config.keep_known is None else task_config.keep_known,
+        geometries=task_config.geometries or (None if by_composition else 1),
+        workers=oracle.workers,
+        device=oracle.device,
+    )
+    own = read_crystals(Path(config.data))[0] if config.data else None
+    judge = JudgeSettings(oracle.max_force, oracle.max_stress, oracle.max_evaluations, oracle.with_bulk_modulus)
+    spread = {scale.name: float(scale.std) for scale in module.scales}
+    generation = CrystalGeneration(draws, wish, describe_task(task_config), spread, run, folder, judge, own)
+    second = _second_judges() if oracle.second_opinions else None
+    claim_folder(folder, plain, {"generator": path}, MAY_DIFFER)
+    result = generation.run()
+    if second is not None and screening.judge_calls:
+        result = second.confirm(result, wish, oracle.second_opinions, folder)
+    return _write(result, generation, config, folder)
+
+
+def _second_judges() -> Any:
+    from generators.confirm import SecondJudges
+
+    return SecondJudges()
+
+
+def _wish(config: GenerateConfig, module: CrystalDiffusion) -> Wish:
+    target = config.target
+    if target.wish is not None and not isinstance(target.wish, dict):
+        raise ValueError(f"target.wish={target.wish}: write it as 'target.wish={{bulk_modulus: [150, null]}}'")
+    scales = {scale.name: scale for scale in module.scales}
+
+    def quantile(name: str, share: float) -> float:
+        return float(scales[name].quantile(torch.tensor([share], dtype=torch.float64)))
+
+    return parse_wish(target.wish or {}, list(scales), quantile, target.allowed_elements, target.forbidden_elements)
+
+
+def _write(result: Answer, generation: CrystalGeneration, config: GenerateConfig, folder: Path) -> str:
+    """Tables, structures, report and W&B; returns the text for the terminal."""
+    write_candidates(result.candidates, result.batch, folder, config.top)
+    write_parquet(result.rejected, folder / "rejected.parquet")
+    write_json(folder / "summary.json", result.summary)
+    report = write_crystal_report(folder, result, generation.measured)
+    if config.logger.name == "wandb":
+        from generators.wandb_logging import log_crystals
+
+        log_crystals(folder, config.logger.project, config.run, result, generation.measured)
+    lines = [
+        f"task: {result.summary['task']}",
+        f"wish: {generation.wish.describe()}",
+        describe_crystals(result),
+        "",
+        "best:",
+    ]
+    for row in result.candidates.head(BEST).to_dict("records"):
+        values = [f"{name} {row[name]:.3f}" for name in generation.measured.intervals if name in row]
+        if "e_above_hull" in row and "e_above_hull" not in generation.measured.intervals:
+            values.append(f"e_above_hull {row['e_above_hull']:.3f}")
+        lines.append(f"  {row['formula']:16s}{row['protostructure']:34s}{', '.join(values)}")
+    lines.append(f"samples: {folder / 'samples.parquet'}")
+    lines.append(f"report: {report}")
+    return "\n".join(lines)

@@ -1,0 +1,175 @@
+"""Whole crystals drawn in shards: several processes, nothing drawn twice, memory that does not grow with the number."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import torch
+
+from data.cells import decode
+from data.contact import covalent_radii, shortest_ratio
+from data.frames import to_frame
+from data.orbit_batch import OrbitBatch
+from data.protostructure import crystal_key, protostructure_label
+from data.workers import start_worker
+from generators.checkpoints import load_checkpoint
+from generators.conditioning import Conditions
+from generators.crystal_module import CrystalDiffusion
+from generators.judging import write_parquet
+from generators.oracles.potential import best_device
+from generators.sampling.crystal_task import CrystalTask
+from generators.sampling.crystals import CrystalSampler, CrystalSamplerSettings
+from generators.screening.proposals import shard_seed
+
+NAME = "crystals"
+_ATTEMPTS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class CrystalDraws:
+    """What a process needs to draw any shard of a run; the shards do not depend on who draws them.
+
+    Attributes:
+        model: file of the model.
+        settings: of the sampler.
+        task: what is given.
+        wish: one row.
+        seed: of the run.
+        device: ``cpu``, ``cuda`` or ``mps``.
+    """
+
+    model: Path
+    settings: CrystalSamplerSettings
+    task: CrystalTask
+    wish: Conditions
+    seed: int
+    device: str = "cpu"
+
+    def sampler(self) -> CrystalSampler:
+        """With its own copy of the network."""
+        module = CrystalDiffusion.from_export(*load_checkpoint(self.model, "crystal"))
+        return CrystalSampler(
+            module.averaged.eval().to(self.device), module.scales, module.strain_scale, module.known_elements,
+            self.settings,
+        )  # fmt: skip
+
+    def draw(self, sampler: CrystalSampler, shard: int, n: int) -> pd.DataFrame:
+        """Table of ``n`` crystals: ``id``, the columns of `data.frames`, what identifies them, seconds spent."""
+        start = time.process_time()
+        generator = torch.Generator().manual_seed(shard_seed(self.seed, NAME, shard))
+        parts: list[OrbitBatch] = []
+        missing = n
+        for _ in range(_ATTEMPTS):
+            parts.append(sampler.draw(self.task, self.wish, missing, generator))
+            missing -= len(parts[-1])
+            if not missing:
+                break
+        batch = OrbitBatch.concatenate(parts)
+        frame = to_frame(batch)
+        crystals = batch.to_crystals()
+        frame.insert(0, "id", [f"{NAME}-{shard:05d}-{i:05d}" for i in range(len(frame))])
+        frame["formula"] = [c.reduced_formula for c in crystals]
+        frame["protostructure"] = [protostructure_label(c) for c in crystals]
+        frame["crystal_key"] = [crystal_key(c) for c in crystals]
+        frame["n_atoms"] = batch.n_atoms.numpy()
+        frame["distance_ratio"] = shortest_ratio(decode(batch), covalent_radii()).numpy()
+        frame["seconds"] = (time.process_time() - start) / len(frame)
+        return frame
+
+
+_draws: CrystalDraws | None = None
+_sampler: CrystalSampler | None = None
+
+
+def _start(draws: CrystalDraws) -> None:
+    global _draws, _sampler
+    start_worker()
+    _draws, _sampler = draws, draws.sampler()
+
+
+def _shard(shard: int, n: int) -> pd.DataFrame:
+    assert _draws is not None and _sampler is not None, "the worker was not started"
+    return _draws.draw(_sampler, shard, n)
+
+
+def shard_paths(folder: Path, n: int, size: int) -> list[tuple[Path, int]]:
+    """File and number of crystals of every shard of ``n`` crystals."""
+    return [(folder / f"{NAME}-{i:05d}.parquet", min(size, n - i * size)) for i in range(-(-n // size))]
+
+
+def draw_shards(
+    draws: CrystalDraws,
+    folder: Path,
+    n: int,
+    size: int,
+    workers: int,
+    progress: Callable[[int], object] | None = None,
+) -> list[Path]:
+    """Draw what is missing of ``n`` crystals; the files of all shards, in order.
+
+    Each is written when it is drawn; a run that was killed reads what is there and goes on.
+
+    Args:
+        size: crystals per shard.
+        workers: processes of one thread each (one on a GPU).
+        progress: called with the number of crystals done since the last call.
+
+    Raises:
+        ValueError: the sampler found no crystal that fulfils the task.
+    """
+    shards = shard_paths(folder, n, size)
+    missing = [i for i, (path, _) in enumerate(shards) if not path.exists()]
+    if progress is not None:
+        progress(sum(count for i, (_, count) in enumerate(shards) if i not in set(missing)))
+    if missing:
+        workers = min(workers if draws.device == "cpu" else 1, len(missing))
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, context, _start, (draws,)) as pool:
+            queue = iter(missing)
+            waiting: dict[Future[pd.DataFrame], int] = {}
+
+            def submit(count: int) -> None:
+                for i in islice(queue, count):
+                    waiting[pool.submit(_shard, i, shards[i][1])] = i
+
+            submit(2 * workers)
+            try:
+                while waiting:
+                    for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                        path, count = shards[waiting.pop(future)]
+                        write_parquet(future.result(), path)
+                        if progress is not None:
+                            progress(count)
+                        submit(1)
+            finally:
+                pool.shutdown(cancel_futures=True)
+    return [path for path, _ in shards]
+
+
+def read_shards(paths: list[Path]) -> Iterator[pd.DataFrame]:
+    """Tables of the shards, one in memory at a time."""
+    for path in paths:
+        yield pd.read_parquet(path)
+
+
+def write_samples(paths: list[Path], target: Path) -> None:
+    """One table of all shards (``raremat-evaluate`` reads it), row group by row group."""
+    temporary = target.with_name(f".{target.name}.part")
+    schema = pq.read_schema(paths[0])
+    with pq.ParquetWriter(temporary, schema) as writer:
+        for path in paths:
+            writer.write_table(pq.read_table(path, schema=schema))
+    temporary.replace(target)
+
+
+def drawing_device(device: str) -> str:
+    """``auto`` for whatever is there."""
+    return str(best_device(device))

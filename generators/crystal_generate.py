@@ -1,0 +1,270 @@
+"""A task and a wish become ranked crystals: draw, screen, judge, rank."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from data.dataset import CrystalDataset
+from data.frames import from_frame
+from data.prototypes import prototype_library
+from generators.crystal_draws import CrystalDraws, draw_shards, read_shards, write_samples
+from generators.generate import Answer
+from generators.judging import JudgeWorkers, judged_batch
+from generators.oracles.chgnet_potential import SCALE
+from generators.oracles.hull import fractions_of_batch
+from generators.oracles.hull_tables import chgnet_hull, known_hull, reference_compounds
+from generators.oracles.judge import PROPERTIES as JUDGED
+from generators.oracles.judge import JudgeSettings, elemental_references, formation_energy
+from generators.ranking import depth
+from generators.screening.charge_balance import charge_balanced
+from generators.screening.crystal_funnel import KnownCrystals, Screened, screen_crystals
+from generators.screening.pool import StageCount
+from generators.wish import Wish
+
+METASTABLE = 0.1
+"""eV/atom above the hull: what counts as a hit where the judge can measure nothing of the wish."""
+BEST_GEOMETRY = "a better geometry of this crystal was found"
+
+
+@dataclass(frozen=True)
+class CrystalRunSettings:
+    """How a run of whole crystals goes.
+
+    Attributes:
+        n: crystals to draw, in shards of ``shard_size``.
+        judge_calls: candidates that the judge relaxes; 0 for samples only.
+        top: candidates kept if nothing is judged.
+        keep_known: known crystals are candidates too.
+        geometries: crystals of one key that go on; None for all.
+        workers, device: processes on a CPU; ``auto`` for whatever is there.
+    """
+
+    n: int = 1000
+    shard_size: int = 250
+    judge_calls: int = 300
+    top: int = 50
+    keep_known: bool = False
+    geometries: int | None = 1
+    workers: int = 2
+    device: str = "auto"
+
+
+class CrystalGeneration:
+    """One run: what is drawn, the wish and the folder."""
+
+    def __init__(
+        self,
+        draws: CrystalDraws,
+        wish: Wish,
+        task_text: str,
+        spread: Mapping[str, float],
+        settings: CrystalRunSettings,
+        folder: Path,
+        judge: JudgeSettings | None = None,
+        own: CrystalDataset | None = None,
+    ) -> None:
+        self.draws, self.wish, self.task_text, self.spread = draws, wish, task_text, spread
+        self.settings, self.folder, self.own = settings, folder, own
+        self.judge = JudgeWorkers(judge, settings.workers, settings.device)
+        measured = {name: i for name, i in wish.intervals.items() if name in (*JUDGED, "e_above_hull")}
+        self.measured = Wish(measured)
+
+    @property
+    def not_judged(self) -> list[str]:
+        """Properties of the wish that the judge cannot measure."""
+        return [name for name in self.wish.intervals if name not in self.measured.intervals]
+
+    def run(self) -> Answer:
+        """Everything; a second call in the same folder only reads what is there."""
+        start, settings = time.perf_counter(), self.settings
+        with tqdm(total=settings.n, unit="crystal", desc="draw", mininterval=1.0) as bar:
+            paths = draw_shards(
+                self.draws, self.folder / "samples", settings.n, settings.shard_size, settings.workers, bar.update
+            )
+        write_samples(paths, self.folder / "samples.parquet")
+        screened = screen_crystals(
+            tqdm(read_shards(paths), total=len(paths), unit="shard", desc="screen", mininterval=1.0),
+            KnownCrystals(self.own),
+            known_prototypes(),
+            settings.judge_calls or settings.top,
+            settings.keep_known,
+            settings.geometries,
+        )
+        if not len(screened.chosen):
+            reasons = ", ".join(f"{n} {why}" for c in screened.counts for why, n in c.reasons.items())
+            raise ValueError(f"task: none of {settings.n} drawn crystals is new and well-spaced ({reasons}), draw more")
+        judged = self._judged(screened) if settings.judge_calls else None
+        table, rejected, counts = self._ranked(screened, judged)
+        batch = from_frame(table) if len(table) else from_frame(screened.chosen).select(torch.arange(0))
+        summary = self._summary(screened, judged, table, counts, time.perf_counter() - start)
+        return Answer(table, rejected, batch, summary, {"raremat": judged if judged is not None else screened.chosen})
+
+    # -- judging ------------------------------------------------------------------------------------------
+
+    def _judged(self, screened: Screened) -> pd.DataFrame:
+        chosen, hits = screened.chosen, 0
+        with self.judge, tqdm(total=len(chosen), unit="crystal", desc="judge", mininterval=1.0) as bar:
+
+            def progress(n: int, frame: pd.DataFrame) -> None:
+                nonlocal hits
+                hits += int(self._hits(self._with_energies(frame)).sum())
+                bar.set_postfix(hits=hits)
+                bar.update(n)
+
+            frame = self.judge.judge(from_frame(chosen), self.folder / "judged", "raremat", progress=progress)
+        frame = self._with_energies(frame)
+        frame["hit"] = self._hits(frame)
+        for name in ("id", "formula", "protostructure", "crystal_key", "novel", "distance_ratio", "n_atoms"):
+            frame[name] = chosen[name].to_numpy()
+        return frame
+
+    def _with_energies(self, frame: pd.DataFrame) -> pd.DataFrame:
+        energy = torch.from_numpy(frame["energy_per_atom"].to_numpy(copy=True))
+        batch = judged_batch(frame)
+        values = formation_energy(batch, energy, elemental_references(SCALE), SCALE).numpy()
+        fractions = fractions_of_batch(batch)
+        return frame.assign(
+            formation_energy_per_atom=values,
+            e_above_hull=chgnet_hull().e_above_hull(fractions, values, SCALE),
+            e_above_known_hull=known_hull().e_above_hull(fractions, values, SCALE),
+        )
+
+    def _hits(self, frame: pd.DataFrame) -> NDArray[np.bool_]:
+        valid = frame["valid"].to_numpy()
+        if not self.measured.intervals:
+            return np.asarray(valid & (frame["e_above_hull"].to_numpy() <= METASTABLE))
+        values = {name: torch.from_numpy(frame[name].to_numpy(copy=True)) for name in self.measured.intervals}
+        return np.asarray(self.measured.hits(values).numpy() & valid)
+
+    # -- ranking ------------------------------------------------------------------------------------------
+
+    def _ranked(
+        self, screened: Screened, judged: pd.DataFrame | None
+    ) -> tuple[pd.DataFrame, pd.DataFrame, tuple[StageCount, ...]]:
+        """Candidates, hits first, deepest inside the wish first, then lowest above the hull; what was rejected."""
+        counts = screened.counts
+        if judged is None:
+            table = screened.chosen.drop(columns="seconds").reset_index(drop=True)
+            return self._identified(table), _rejected(table.iloc[:0], "judge", []), counts
+        valid = judged["valid"].to_numpy()
+        failed = judged[~valid]
+        rejected = [_rejected(failed, "judge", failed["reason"].tolist())]
+        good = judged[valid]
+        inside = depth(good, self.measured, self.spread)
+        above = good["e_above_hull"].to_numpy(dtype=float)
+        good = good.iloc[np.lexsort((above, -inside, ~good["hit"].to_numpy()))]
+        worse = good["crystal_key"].duplicated().to_numpy()
+        rejected.append(_rejected(good[worse], "geometry", [BEST_GEOMETRY] * int(worse.sum())))
+        table = good[~worse].reset_index(drop=True)
+        missed = int((~table["hit"]).sum())
+        judge_reasons = dict(failed["reason"].value_counts())
+        counts = (
+            *counts,
+            StageCount("judge", len(judged), len(good), {str(k): int(v) for k, v in judge_reasons.items()}),
+            StageCount("geometry", len(good), len(table), {BEST_GEOMETRY: int(worse.sum())} if worse.any() else {}),
+            StageCount("wish", len(table), len(table) - missed, {"outside the wish": missed} if missed else {}),
+        )
+        return self._identified(table), pd.concat(rejected, ignore_index=True), counts
+
+    def _identified(self, table: pd.DataFrame) -> pd.DataFrame:
+        batch = from_frame(table) if len(table) else None
+        crystals = batch.to_crystals() if batch is not None else []
+        names = {p.label: p.name for p in reversed(list(prototype_library()))}
+        table.insert(0, "rank", np.arange(1, len(table) + 1))
+        table["prototype"] = [names.get(label, "") for label in table["protostructure"]]
+        table["new_prototype"] = ~table["protostructure"].isin(known_prototypes())
+        table["charge_balanced"] = [charge_balanced(c.atomic_numbers, c.multiplicities) for c in crystals]
+        if "e_above_hull" in table and batch is not None:
+            parts = chgnet_hull().decomposition(fractions_of_batch(batch))
+            table["decomposes_to"] = [" + ".join(names) for names in parts]
+        return table
+
+    def _summary(
+        self,
+        screened: Screened,
+        judged: pd.DataFrame | None,
+        table: pd.DataFrame,
+        counts: tuple[StageCount, ...],
+        seconds: float,
+    ) -> dict[str, Any]:
+        summary: dict[str, Any] = {
+            "wish": {name: [i.low, i.high] for name, i in self.wish.intervals.items()},
+            "wish_text": self.wish.describe(),
+            "task": self.task_text,
+            "not_judged": self.not_judged,
+            "hit_means": self.hit_text(),
+            "judge": "CHGNet 0.3.0 (not DFT), relaxed within symmetry" if judged is not None else None,
+            "samples": self.settings.n,
+            "distinct_new": screened.n_new,
+            "distinct_new_with_new_prototype": screened.n_new_prototypes,
+            "funnel": [count.as_row() for count in counts],
+            "seconds": round(seconds, 1),
+        }
+        if judged is not None:
+            hits, calls = int(judged["hit"].sum()), len(judged)
+            above = judged["e_above_hull"].to_numpy(dtype=float)
+            summary["raremat"] = {
+                "judge_calls": calls,
+                "hits": hits,
+                "hits_per_call": hits / calls,
+                "proposals": self.settings.n,
+                "metastable": int((judged["valid"] & (above <= METASTABLE)).sum()),
+                "stable": int((judged["valid"] & (above <= 0)).sum()),
+                "on_or_below_the_known_hull": int((judged["valid"] & (judged["e_above_known_hull"] <= 0)).sum()),
+                "judge_evaluations": int(judged["judge_evaluations"].sum()),
+                "distinct_prototypes_in_hits": int(table.loc[table["hit"], "protostructure"].nunique()),
+            }
+        previous = self.folder / "summary.json"
+        if previous.exists():  # read again, not drawn again: keep the seconds that the work took
+            summary["seconds"] = max(summary["seconds"], json.loads(previous.read_text())["seconds"])
+        return summary
+
+    def hit_text(self) -> str:
+        """What counts as a hit, for people."""
+        if self.measured.intervals:
+            return self.measured.describe()
+        return f"at most {METASTABLE:g} eV/atom above the hull"
+
+
+def known_prototypes() -> frozenset[str]:
+    """Protostructure labels that are not new."""
+    return frozenset(reference_compounds()["protostructure"]) | {p.label for p in prototype_library()}
+
+
+def _rejected(table: pd.DataFrame, stage: str, reasons: list[str]) -> pd.DataFrame:
+    names = table["id"].tolist(), table["protostructure"].tolist(), table["formula"].tolist()
+    columns = {"stage": [stage] * len(table), "reason": reasons}
+    return pd.DataFrame(columns | dict(zip(("id", "protostructure", "formula"), names, strict=True)), dtype=object)
+
+
+def describe_crystals(answer: Answer) -> str:
+    """The run as text for the terminal."""
+    summary = answer.summary
+    lines = [f"{'':24s}{'in':>9s}{'out':>9s}"]
+    for stage in summary["funnel"]:
+        why = ", ".join(f"{n:,} {reason}" for reason, n in stage["reasons"].items())
+        lines.append(f"{stage['stage']:24s}{stage['in']:9,d}{stage['out']:9,d}  {why}")
+    lines.append(
+        f"distinct and new: {summary['distinct_new']:,}, of them {summary['distinct_new_with_new_prototype']:,} with a "
+        "prototype that no embedded known compound has"
+    )
+    if "raremat" in summary:
+        row = summary["raremat"]
+        lines.append(
+            f"judge calls {row['judge_calls']}, hits {row['hits']} ({row['hits_per_call']:.1%}): {summary['hit_means']}"
+        )
+        lines.append(f"above the hull: {row['metastable']} at most {METASTABLE:g}, {row['stable']} at most 0 eV/atom")
+    if summary["not_judged"]:
+        lines.append(f"not judged, only asked of the model: {', '.join(summary['not_judged'])}")
+    return "\n".join(lines)

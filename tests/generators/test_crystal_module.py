@@ -1,0 +1,109 @@
+"""The module of whole crystals: losses that can be computed by hand, and a model file that gives the model back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from data.orbit_batch import OrbitBatch
+from data.strain_scale import StrainScale
+from generators.checkpoints import load_checkpoint, save_checkpoint
+from generators.conditioning import Conditions, PropertyScale
+from generators.crystal_module import CrystalDiffusion
+from generators.denoiser.crystal_denoiser import CrystalDenoiserConfig
+from generators.sampling.crystal_task import CrystalTask
+from generators.sampling.crystals import CrystalSampler, CrystalSamplerSettings
+
+ELEMENTS = (3, 8, 12, 17, 22, 26, 38, 56)
+
+
+@pytest.fixture
+def batch(random_batch: Callable[..., OrbitBatch]) -> dict[str, Any]:
+    crystals = random_batch(64, seed=1, elements=ELEMENTS)
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "crystals": crystals,
+        "labels": torch.rand(64, 2, generator=generator, dtype=torch.float64),
+        "source": 1 + torch.arange(64) % 3,
+    }
+
+
+def make(crystals: OrbitBatch) -> CrystalDiffusion:
+    torch.manual_seed(0)
+    labels = torch.linspace(0, 1, 50, dtype=torch.float64)
+    return CrystalDiffusion(
+        [PropertyScale.fit("a", labels), PropertyScale.fit("b", labels)], StrainScale.fit(crystals), ELEMENTS,
+        CrystalDenoiserConfig(width=20, depth=1, heads=2, n_radial=4, dropout=0.0),
+    )  # fmt: skip
+
+
+def test_an_untrained_model_has_the_losses_of_ignorance(batch: dict[str, Any]) -> None:
+    """What is 0 misses by its own square: at most 2 for standardised lattices (data and noise of variance 1)."""
+    module = make(batch["crystals"]).eval()
+    lattice, coordinates = [], []
+    for seed in range(40):
+        total, terms = module.losses(batch, torch.Generator().manual_seed(seed), module.denoiser)
+        assert bool(torch.isfinite(total))
+        lattice.append(float(terms["lattice"]))
+        coordinates.append(float(terms["coordinates"]))
+        assert float(terms["elements"]) > 0.5 * math.log(len(ELEMENTS))
+    assert 1.0 < sum(lattice) / 40 < 2.2
+    assert 0 < sum(coordinates) / 40 < 1.0
+
+
+def test_training_lowers_what_can_be_learnt(batch: dict[str, Any]) -> None:
+    module = make(batch["crystals"])
+    optimizer = torch.optim.AdamW(module.denoiser.parameters(), lr=1e-2)
+
+    def mean() -> dict[str, float]:
+        module.eval()
+        with torch.no_grad():
+            found = [module.losses(batch, torch.Generator().manual_seed(s), module.denoiser)[1] for s in range(8)]
+        module.train()
+        return {name: sum(float(f[name]) for f in found) / 8 for name in found[0]}
+
+    before = mean()
+    for step in range(60):
+        total, _ = module.losses(batch, torch.Generator().manual_seed(1000 + step), module.denoiser)
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+    after = mean()
+    # Coordinates and lattices of random crystals are noise, there is nothing to learn about them.
+    learnt = ("space_group", "count", "positions", "elements")
+    assert all(after[name] < before[name] for name in learnt), (before, after)
+
+
+def test_the_noise_follows_from_the_generator(batch: dict[str, Any]) -> None:
+    module = make(batch["crystals"]).eval()
+    one, two, other = (
+        module.losses(batch, torch.Generator().manual_seed(s), module.denoiser)[0] for s in (1, 1, 2)
+    )  # fmt: skip
+    assert torch.equal(one, two) and not torch.equal(one, other)
+
+
+def test_a_model_file_gives_the_model_back(batch: dict[str, Any], tmp_path: Path) -> None:
+    module = make(batch["crystals"]).eval()
+    with torch.no_grad():
+        for weight in module.averaged.parameters():
+            weight.add_(0.1 * torch.randn_like(weight))
+            weight.copy_(weight.half().float())  # files hold half precision
+    save_checkpoint(tmp_path / "model.pt", "crystal", *module.export())
+    again = CrystalDiffusion.from_export(*load_checkpoint(tmp_path / "model.pt", "crystal"))
+    assert again.known_elements == module.known_elements and [s.name for s in again.scales] == ["a", "b"]
+    for name, weight in module.averaged.state_dict().items():
+        assert torch.equal(weight, again.averaged.state_dict()[name]), name
+    samples = []
+    for m in (module, again):
+        sampler = CrystalSampler(
+            m.averaged.eval(), m.scales, m.strain_scale, m.known_elements, CrystalSamplerSettings(steps=3)
+        )  # fmt: skip
+        samples.append(sampler.draw(CrystalTask(), Conditions.nothing(1, 2), 12, torch.Generator().manual_seed(0)))
+    assert torch.equal(samples[0].coordinates, samples[1].coordinates)
+    assert torch.equal(samples[0].strain, samples[1].strain)
+    assert torch.equal(samples[0].atomic_number, samples[1].atomic_number)
