@@ -2,8 +2,8 @@
 
 `generators.conditioning` goes from a label to an interval that contains it, with weights that undo the choice. Where
 labels are plentiful (a surrogate labels what the generator proposes) the other direction is exact without weights, and
-rare wishes are practised as often as common ones: an interval is drawn by the rarity of what lies inside, then a crystal
-from the pool's distribution inside it.
+rare wishes are practised as often as common ones: an interval is drawn by the rarity of what lies inside, then a
+crystal from the pool's distribution inside it.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class WishFirst:
         return torch.where(added.any(1), weight, torch.ones_like(weight)).clamp(max=20.0)
 
     def _ranks(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Ends of the wish in ranks: the rarity is log-uniform; below (65 %), window next to a tail (20 %), above (15 %)."""
+        """Ends of the wish in ranks: the rarity is log-uniform; 65 % below, 20 % windows, 15 % above."""
         rare = torch.exp(torch.rand(n, generator=generator, dtype=torch.float64) * math.log(self.rarest))
         kind = torch.rand(n, generator=generator)
         inner = rare * torch.rand(n, generator=generator, dtype=torch.float64)
@@ -121,7 +121,8 @@ class WishFirst:
         labels = self.pool.labels[self.order[p], p].double()
         right = self._pick(self.ranks[p], rank)
         left = (right - 1).clamp(min=0)
-        share = ((rank - self.ranks[p][left]) / (self.ranks[p][right] - self.ranks[p][left]).clamp(min=1e-15)).clamp(0, 1)
+        gap = (self.ranks[p][right] - self.ranks[p][left]).clamp(min=1e-15)
+        share = ((rank - self.ranks[p][left]) / gap).clamp(0, 1)
         return labels[left] + share * (labels[right] - labels[left])
 
 

@@ -95,8 +95,19 @@ class SlotEnsemble(nn.Module):
             mean, log_variance = self(part)
             means.append(mean.mean(0))
             stds.append((log_variance.exp().mean(0) + mean.var(0, unbiased=False)).sqrt() * self.temperature)
-        middle = (torch.cat(means) * self.scale + self.center).double()
-        width = (torch.cat(stds) * self.scale).double()
+        return self._in_units(torch.cat(means), torch.cat(stds))
+
+    @torch.no_grad()
+    def member(self, elements: Tensor, which: int) -> tuple[Tensor, Tensor]:
+        """As `predict`, by one member alone."""
+        outputs = [self(part) for part in elements.split(CHUNK)] or [self(elements)]
+        mean = torch.cat([m[which] for m, _ in outputs])
+        std = torch.cat([(0.5 * v[which]).exp() for _, v in outputs])
+        return self._in_units(mean, std * self.temperature)
+
+    def _in_units(self, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+        middle = (mean * self.scale + self.center).double()
+        width = (std * self.scale).double()
         for p, name in enumerate(self.properties):
             spec = known_property(name)
             middle[:, p] = spec.from_model(middle[:, p])
@@ -134,7 +145,7 @@ def fit_slot_ensemble(
     """Fit on elements [n, K] and labels [n, P] (NaN where unknown).
 
     Every member sees ``share`` of the rows; what it does not see calibrates the standard deviation (68 % of the
-    errors inside one). The loss is a Gaussian likelihood weighted by its standard deviation (Seitzer et al., ICLR 2022).
+    errors inside one). The loss is a Gaussian likelihood weighted by its deviation (Seitzer et al., ICLR 2022).
     """
     settings = settings or SlotFit()
     center, scale = SurrogateModule.standardisation(labels, properties)
@@ -154,7 +165,12 @@ def fit_slot_ensemble(
 
 
 def _descend(
-    ensemble: SlotEnsemble, elements: Tensor, target: Tensor, weight: Tensor, settings: SlotFit, generator: torch.Generator
+    ensemble: SlotEnsemble,
+    elements: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    settings: SlotFit,
+    generator: torch.Generator,
 ) -> None:
     n = len(elements)
     size = min(settings.batch_size, max(n // 4, 1))

@@ -43,7 +43,7 @@ class SpaceSampler:
         table: the prototype, alone.
         allowed: [K, 119] bool; distinct: see `restrict`.
         condition: one row.
-        guidance: strength of classifier-free guidance; per property where a mapping of condition rows is given.
+        guidance: strength of classifier-free guidance for the whole wish, or one strength per property.
         temperature: of every draw.
     """
 
@@ -80,16 +80,14 @@ class SpaceSampler:
     def _evaluate(self, elements: Tensor) -> Tensor:
         strengths = self._strengths()
         given = self.condition.given[0]
-        total = None
         if strengths is None:
-            return self._conditional(elements, given)
+            return F.log_softmax(self._conditional(elements, given), -1)
         nothing = self._conditional(elements, torch.zeros_like(given))
-        total = nothing
+        total = log_u = F.log_softmax(nothing, -1)
         for shown, strength in strengths:
-            conditional = self._conditional(elements, shown)
             # log p_u + sum over properties of s_i (log p_i - log p_u): guided_logits, one property at a time
-            step = guided_logits(conditional, nothing, strength) - F.log_softmax(nothing, -1)
-            total = total + torch.where(torch.isfinite(step), step, torch.zeros_like(step))
+            step = guided_logits(self._conditional(elements, shown), nothing, strength) - log_u
+            total = total + step.nan_to_num(nan=0.0)  # -inf minus -inf, where an element may not stand
         return total
 
     def _strengths(self) -> list[tuple[Tensor, float]] | None:
