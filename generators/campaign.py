@@ -89,10 +89,11 @@ class Judgements:
     round: Tensor
 
     def add(self, index: Tensor, labels: Tensor, round_: int) -> Judgements:
-        """With one more round."""
+        """With one more round; a label given at the start makes way for the judge's own."""
+        keep = ~torch.isin(self.index, index)
         return Judgements(
-            torch.cat([self.index, index]), torch.cat([self.labels, labels]),
-            torch.cat([self.round, torch.full((len(index),), round_)]),
+            torch.cat([self.index[keep], index]), torch.cat([self.labels[keep], labels]),
+            torch.cat([self.round[keep], torch.full((len(index),), round_)]),
         )  # fmt: skip
 
     @property
@@ -174,7 +175,7 @@ class Campaign:
         assert learner.surrogate is not None
         drawn = learner.space.index(learner.sampler(self.wish).draw(settings.draws, generator))
         candidates = torch.unique(torch.cat([drawn[drawn >= 0], learner.visited]))
-        candidates = candidates[~torch.isin(candidates, self.known.index)]
+        candidates = candidates[~torch.isin(candidates, self.known.index[self.known.round >= 0])]
         elements = learner.space.at(candidates)
         mean, std = learner.surrogate.predict(elements)
         score = log_hit_probability(mean, std, learner.properties, self.wish)
@@ -218,7 +219,7 @@ class Campaign:
 
 
 def _capped(score: Tensor, system: Tensor, n: int, limit: int, chosen: Tensor) -> Tensor:
-    """``chosen`` and the best by ``score`` until there are ``n``; at most ``limit`` per system while others are left."""
+    """``chosen`` and the best by ``score`` until there are ``n``, at most ``limit`` per system if others are left."""
     taken = chosen.tolist()
     count: dict[int, int] = {}
     for row in taken:

@@ -34,7 +34,7 @@ def campaign_command(config: CampaignConfig, plain: dict[str, Any], folder: Path
     """
     if not isinstance(config.target.wish, dict) or not config.target.wish:
         raise ValueError(f"target.wish={config.target.wish}: write one, such as 'target.wish={{NAME: [null, -2.5]}}'")
-    world = open_world(config.world, Path(config.data) if config.data else None, Path(config.cache))
+    world = open_world(config.world, Path(config.tables) if config.tables else None, Path(config.cache))
     wish = parse_wish(
         config.target.wish, world.properties, None, config.target.allowed_elements, config.target.forbidden_elements
     )
@@ -66,7 +66,7 @@ def start_campaign(world: World, wish: Wish, config: CampaignConfig, folder: Pat
     if config.labels != 0:
         rows = first_labels(world.train_index, config.labels, config.seed)
         index = world.train_index[rows]
-        start = (index, torch.stack([world.truth[name][index] for name in world.properties], 1))
+        start = (index, torch.stack([world.train_labels[name][rows] for name in world.properties], 1))
     return Campaign(learner, TableJudge(world), wish, settings, folder, start)
 
 
@@ -110,8 +110,9 @@ class _Log:
             import wandb
 
             os.environ.setdefault("WANDB_SILENT", "true")
+            mode: Any = wandb_mode()
             self._session = wandb.init(
-                project=config.logger.project, name=config.run, dir=str(folder), mode=wandb_mode(), job_type="campaign",
+                project=config.logger.project, name=config.run, dir=str(folder), mode=mode, job_type="campaign",
                 config={"wish": wish.describe()}, settings=wandb.Settings(console="off"),
             )  # fmt: skip
 

@@ -235,7 +235,7 @@ class CampaignConfig:
     run: str = MISSING
     seed: int = 0
     world: str = "elpasolite"  # elpasolite | perov_5
-    data: str | None = None  # folder of the world's published table
+    tables: str | None = None  # folder of the world's published table
     cache: str = "outputs/worlds"  # where a fitted judge is kept
     labels: int | None = 0  # labels known at the start; 0: none at all, null: all of the world's table
     budget: int = 3000  # judge calls

@@ -208,7 +208,7 @@ def teach(
         optimizer.step()
         decay = min(settings.ema_decay, (1 + step) / (10 + step))
         with torch.no_grad():
-            averaged = list(module.averaged.parameters())
+            averaged: list[Tensor] = list(module.averaged.parameters())
             torch._foreach_lerp_(averaged, list(denoiser.parameters()), 1 - decay)
         losses.append(float(loss.detach()))
     module.averaged.eval()

@@ -1,8 +1,8 @@
 """What learns in a world: a surrogate of the judged labels, and a generator that the surrogate teaches.
 
 The labels alone are too few to draw the edge of a rare set. The surrogate is fitted on them and labels crystals that
-are drawn from the space and, round after round, by the generator itself under rare wishes; that pool teaches the generator.
-The space is never enumerated. The surrogate is not the judge and never sees it except through the labels.
+are drawn from the space and, round after round, by the generator itself under rare wishes; that pool teaches the
+generator. The space is never enumerated. The surrogate is not the judge and never sees it except through the labels.
 """
 
 from __future__ import annotations
@@ -114,9 +114,7 @@ class Learner:
         for share in RARITIES:
             high = float(scale.quantile(torch.tensor([share], dtype=torch.float64)))
             wish = Wish({self.properties[0]: Interval(None, high)})
-            drawn = self.space.index(
-                self.sampler(wish).draw(self.settings.on_policy // len(RARITIES), generator)
-            )
+            drawn = self.space.index(self.sampler(wish).draw(self.settings.on_policy // len(RARITIES), generator))
             found.append(drawn[drawn >= 0])
         self.visited = torch.unique(torch.cat(found))
 

@@ -17,5 +17,5 @@ def open_world(name: str, data: Path | None, cache: Path) -> World:
     if name not in WORLDS:
         raise ValueError(f"world={name}: choose from {', '.join(WORLDS)}")
     if data is None:
-        raise ValueError(f"data=null: world {name} needs the folder of its published table, data=FOLDER")
+        raise ValueError(f"tables=null: world {name} needs the folder of its published table, tables=FOLDER")
     return WORLDS[name](data, cache)

@@ -13,6 +13,7 @@ from generators.denoiser.orbit_denoiser import HIDDEN
 from generators.sampling.likelihood import crystal_log_likelihood, log_likelihood
 from generators.sampling.space import SpaceSampler
 from generators.sampling.steering import draw_accepted, effective_share, steer, systematic
+from generators.sampling.strength import choose_strength
 from generators.worlds.space import Space
 
 N = 40_000
@@ -111,3 +112,16 @@ def test_resampling_counts_follow_the_weights() -> None:
 def test_steering_needs_particles(sampler: SpaceSampler) -> None:
     with pytest.raises(ValueError, match="n=1"):
         steer(sampler, reward, 1, torch.Generator())
+
+
+def test_strength_is_chosen_for_different_hits(space: Space, sampler: SpaceSampler) -> None:
+    def identify(x: Tensor) -> Tensor:
+        return space.index(x)
+
+    def probability(x: Tensor) -> Tensor:
+        return (x[:, 2] == 17).double()
+
+    strength, expected = choose_strength(sampler, identify, probability, 60, torch.Generator().manual_seed(0))
+    assert expected[strength] == max(expected.values())
+    again = replace(sampler, guidance=strength).draw(180, torch.Generator().manual_seed(5))
+    assert 0 < expected[strength] <= min(60, len(torch.unique(space.index(again))) + 30)
