@@ -6,6 +6,7 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from benchmarks.world_figure import draw
 from benchmarks.world_learners import trained
 from benchmarks.world_predict import predict
 from generators.campaign import log_hit_probability
+from generators.sampling.space import SpaceSampler
 from generators.sampling.steering import draw_accepted
 from generators.sampling.strength import choose_strength
 from generators.wish import Interval, Wish
@@ -27,7 +29,7 @@ from generators.worlds.world import World
 
 SIZES = {"elpasolite": (100, 1_000, 10_000), "perov_5": (100, 500, 2_000)}
 SAMPLING_SEEDS = 5
-STRENGTHS = (1.0, 1.5, 2.0, 3.0)
+STRENGTHS = (1.0, 1.5, 2.0, 2.5)
 Propose = Callable[[int, torch.Generator], Tensor]
 
 
@@ -63,7 +65,7 @@ def measure(world: World, wish: Wish, way: str, propose: Propose, n: int, learnt
     )  # fmt: skip
 
 
-def our_ways(world: World, learner: Learner, wish: Wish) -> dict[str, Propose]:
+def our_ways(learner: Learner, wish: Wish, strengths: tuple[float, ...]) -> dict[str, Propose]:
     """The generator at several strengths, alone and with the surrogate's veto."""
     surrogate = learner.surrogate
     assert surrogate is not None
@@ -72,19 +74,20 @@ def our_ways(world: World, learner: Learner, wish: Wish) -> dict[str, Propose]:
         return wish.hits(surrogate.values(elements))
 
     ways: dict[str, Propose] = {}
-    for strength in STRENGTHS:
+    for strength in strengths:
         sampler = learner.sampler(wish, strength)
         ways[f"raremat, guidance {strength:g}"] = sampler.draw
-        ways[f"raremat, guidance {strength:g}, steered"] = lambda n, generator, sampler=sampler: draw_accepted(
-            sampler, accept, n, generator
-        )[0]
+        ways[f"raremat, guidance {strength:g}, steered"] = partial(_accepted, sampler, accept)
     return ways
 
 
-def screening(world: World, learner: Learner, wish: Wish) -> Propose:
+def _accepted(sampler: SpaceSampler, accept: Callable[[Tensor], Tensor], n: int, generator: torch.Generator) -> Tensor:
+    return draw_accepted(sampler, accept, n, generator)[0]
+
+
+def screening(world: World, predicted: tuple[Tensor, Tensor], wish: Wish) -> Propose:
     """Everything in the space, screened by the surrogate: what no sampler taught by it can beat by much."""
-    assert learner.surrogate is not None
-    mean, std = learner.surrogate.predict(world.space.elements.long())
+    mean, std = predicted
     best = torch.argsort(log_hit_probability(mean, std, world.properties, wish), descending=True)
     expected = best[wish.hits(dict(zip(world.properties, mean[best].T, strict=True)))]
 
@@ -106,11 +109,13 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             wish = Wish({world.properties[0]: Interval(None, arguments.high)})
         return predict(world, learner, wish, arguments.predict)
     sizes = SIZES[arguments.world]
+    assert learner.surrogate is not None
+    predicted = learner.surrogate.predict(world.space.elements.long())
     figures: dict[str, Any] = {}
     text = [_head(world, arguments, learnt, seconds)]
     for name, wish in targets.items():
         main = name == list(targets)[min(1, len(targets) - 1)]
-        lines = _target(world, learner, wish, sizes, learnt, main and arguments.labels is None)
+        lines = _target(world, learner, wish, sizes, learnt, predicted, main and arguments.labels is None)
         strength, expected = _strength(world, learner, wish)
         text += ["", _table(world, name, wish, lines)]
         text += ["", f"Strength chosen automatically for {sizes[1]:,} judge calls: {strength:g}."]
@@ -124,16 +129,22 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _target(
-    world: World, learner: Learner, wish: Wish, sizes: tuple[int, ...], learnt: Tensor, baselines: bool
+    world: World,
+    learner: Learner,
+    wish: Wish,
+    sizes: tuple[int, ...],
+    learnt: Tensor,
+    predicted: tuple[Tensor, Tensor],
+    main: bool,
 ) -> list[Line]:
     assert learner.surrogate is not None
     lines = []
-    for way, propose in our_ways(world, learner, wish).items():
-        for n in sizes if way.endswith(("guidance 1.5, steered", "guidance 2")) else sizes[-1:]:
+    for way, propose in our_ways(learner, wish, STRENGTHS if main else (1.5, 2.0)).items():
+        for n in sizes if main and way.endswith(("1.5, steered", "guidance 2")) else sizes[-1:]:
             lines.append(measure(world, wish, way, propose, n, learnt))
     others = Baselines(world.space, learner.surrogate, wish, seed=0)
     ways: dict[str, Callable[[], Propose]] = {"random": others.random}
-    if baselines:
+    if main:
         ways |= {
             "random, charge-balanced": others.balanced,
             "genetic algorithm": others.genetic,
@@ -143,7 +154,7 @@ def _target(
         }
     for way, make in ways.items():
         lines.append(measure(world, wish, way, make(), sizes[-1], learnt))
-    bound = screening(world, learner, wish)
+    bound = screening(world, predicted, wish)
     lines.append(measure(world, wish, "surrogate screening of everything (bound)", bound, sizes[-1], learnt))
     return lines
 

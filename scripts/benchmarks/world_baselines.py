@@ -116,7 +116,7 @@ class Baselines:
             kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
             loss = F.cross_entropy(logits.flatten(0, 1), self.pool[rows].flatten()) * self.k + beta * kl.mean()
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
 
         @torch.no_grad()
@@ -144,11 +144,11 @@ class Baselines:
             real_score, fake_score = critic(torch.cat([x, y], 1)), critic(torch.cat([fake.detach(), y], 1))
             loss = F.softplus(-real_score).mean() + F.softplus(fake_score).mean()
             judge.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             judge.step()
             loss = F.softplus(-critic(torch.cat([fake, y], 1))).mean()
             make.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             make.step()
 
         @torch.no_grad()
@@ -173,7 +173,7 @@ class Baselines:
             advantage = (reward - reward.mean()) / reward.std().clamp(min=1e-3)
             loss = -(advantage.detach() * log_p).mean() - entropy * spread.mean()
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
         return lambda n, generator: self._rollout(policies, n, generator)[0]
 
@@ -183,7 +183,7 @@ class Baselines:
         for i, policy in enumerate(policies):
             logits = policy(seen if i else torch.zeros(n, self.z))
             if self.space.distinct:
-                logits = logits.masked_fill(seen.unflatten(1, (i, self.z)).sum(1) > 0 if i else False, -1e4)
+                logits = logits.masked_fill(seen.reshape(n, i, self.z).sum(1) > 0 if i else False, -1e4)
             log_q = F.log_softmax(logits, -1)
             one = torch.multinomial(log_q.exp().detach(), 1, generator=generator)
             log_p, spread = log_p + log_q.gather(1, one).squeeze(1), spread - (log_q.exp() * log_q).sum(1)
