@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "benchmarks.md"
 NAMES = (
     "geometry", "relaxation", "sampling", "training", "guidance", "demo", "hull", "evaluate", "experiment", "agreement",
-    "phonons", "tensors", "surrogates", "world",
+    "phonons", "tensors", "surrogates", "world", "campaign",
 )  # fmt: skip
 
 
