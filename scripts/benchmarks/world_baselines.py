@@ -19,7 +19,7 @@ from generators.wish import Wish
 from generators.worlds.space import Space
 
 Propose = Callable[[int, torch.Generator], Tensor]
-STEPS, BATCH, WIDTH, LATENT = 1500, 512, 192, 16
+STEPS, POLICY_STEPS, BATCH, WIDTH, LATENT = 1500, 600, 512, 192, 16
 
 
 class Baselines:
@@ -167,7 +167,7 @@ class Baselines:
         policies = nn.ModuleList(_mlp(max(i, 1) * self.z, self.z) for i in range(self.k))
         optimizer = torch.optim.Adam(policies.parameters(), 1e-3)
         generator = torch.Generator().manual_seed(self.seed)
-        for _ in range(600):
+        for _ in range(POLICY_STEPS):
             elements, log_p, spread = self._rollout(policies, BATCH, generator)
             reward = (self._score(elements).clamp(min=-40) / 40).float()
             advantage = (reward - reward.mean()) / reward.std().clamp(min=1e-3)
@@ -182,8 +182,8 @@ class Baselines:
         drawn, log_p, spread = torch.zeros(n, 0, dtype=torch.long), torch.zeros(n), torch.zeros(n)
         for i, policy in enumerate(policies):
             logits = policy(seen if i else torch.zeros(n, self.z))
-            if self.space.distinct:
-                logits = logits.masked_fill(seen.reshape(n, i, self.z).sum(1) > 0 if i else False, -1e4)
+            if i and self.space.distinct:
+                logits = logits.masked_fill(seen.reshape(n, i, self.z).sum(1) > 0, -1e4)
             log_q = F.log_softmax(logits, -1)
             one = torch.multinomial(log_q.exp().detach(), 1, generator=generator)
             log_p, spread = log_p + log_q.gather(1, one).squeeze(1), spread - (log_q.exp() * log_q).sum(1)
