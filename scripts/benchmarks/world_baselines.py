@@ -1,7 +1,7 @@
 """Other ways to find rare crystals of a world, small honest versions; none sees the judge.
 
-The learners get what raremat's generator gets: the same surrogate, and as many crystals labelled by it. Each was tuned
-by hand on two settings of its learning rate, as raremat's generator was.
+The learners get what raremat's generator gets: the same surrogate, and as many crystals labelled by it. They were
+hardly tuned: the policy gradient on five settings (see there), the others, like raremat's generator, on one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from generators.wish import Wish
 from generators.worlds.space import Space
 
 Propose = Callable[[int, torch.Generator], Tensor]
-STEPS, POLICY_STEPS, BATCH, WIDTH, LATENT = 1500, 600, 512, 192, 16
+STEPS, POLICY_STEPS, BATCH, WIDTH, LATENT = 1500, 60, 512, 192, 16
 
 
 class Baselines:
@@ -162,7 +162,8 @@ class Baselines:
 
     def policy_gradient(self, entropy: float = 0.05) -> Propose:
         """REINFORCE on an autoregressive policy; the reward is the surrogate's log-probability of a hit, clipped, with an
-        entropy bonus against collapse."""
+        entropy bonus. Stopped early: of five settings (60, 100, 600 steps at 0.05, 300 at 0.1 and 0.2) all but the
+        shortest collapsed to less than 8 % of the hits, at a precision of 100 %."""
         torch.manual_seed(self.seed)
         policies = nn.ModuleList(_mlp(max(i, 1) * self.z, self.z) for i in range(self.k))
         optimizer = torch.optim.Adam(policies.parameters(), 1e-3)

@@ -22,7 +22,7 @@ def draw(world: str, target: str, lines: Sequence[Any]) -> str:
         axis.errorbar(
             [x.coverage[0] for x in curve], [x.precision[0] for x in curve],
             xerr=[x.coverage[1] for x in curve], yerr=[x.precision[1] for x in curve],
-            fmt="o-", color=color, label=f"{label} (guidance 1 to 3)", capsize=2,
+            fmt="o-", color=color, label=f"{label} (guidance 1 to 2.5)", capsize=2,
         )  # fmt: skip
     others = [x for x in lines if not x.way.startswith("raremat")]
     for x, marker in zip(others, "sv^D<>Px*", strict=False):
