@@ -180,7 +180,7 @@ def _head(world: World, arguments: argparse.Namespace, learnt: Tensor, seconds: 
 Learnt from {len(learnt):,} labels, one training seed, {seconds:.0f} CPU seconds (one thread) for surrogate and generator; {SAMPLING_SEEDS} sampling
 seeds (mean ± standard deviation). The surrogate (an ensemble of small networks over the orbits' elements) saw these labels only and taught the
 generator with 60,000 random crystals and what the generator itself proposed; "steered" drops samples that the surrogate calls misses.
-Precision counts samples, repeated ones too; coverage counts crystals (A and B exchanged is one), "ordered" each element order for itself."""
+Precision counts samples, repeated ones too; coverage counts crystals (equivalent sites exchanged are one), "ordered" each element order for itself."""
 
 
 def _table(world: World, name: str, wish: Wish, lines: list[Line]) -> str:
