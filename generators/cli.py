@@ -96,6 +96,16 @@ def _evaluate(config: DictConfig) -> None:
     _run(config, work)
 
 
+@hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="campaign")
+def _campaign(config: DictConfig) -> None:
+    def work(typed: Any, plain: dict[str, Any], folder: Path) -> str:
+        from generators.campaign_command import campaign_command
+
+        return campaign_command(typed, plain, folder)
+
+    _run(config, work)
+
+
 def _config_error(error: BaseException) -> str:
     """One line for an error of Hydra or OmegaConf."""
     if isinstance(error, MissingConfigException) and error.options is not None and error.missing_cfg_file:
@@ -186,3 +196,8 @@ def evaluate() -> None:
         path = sys.argv[1].replace("'", "\\'")
         sys.argv[1] = f"path='{path}'"
     _guarded(_evaluate)
+
+
+def campaign() -> None:
+    """``raremat-campaign``."""
+    _guarded(_campaign)

@@ -242,9 +242,37 @@ class EvaluateConfig:
             raise ValueError(f"relax={self.relax}: use one of {', '.join(RELAXATIONS)}")
 
 
+@dataclass
+class CampaignConfig:
+    """Root of ``raremat-campaign``."""
+
+    run: str = MISSING
+    seed: int = 0
+    world: str = "elpasolite"  # elpasolite | perov_5
+    tables: str | None = None  # folder of the world's published table
+    cache: str = "outputs/worlds"  # where a fitted judge is kept
+    labels: int | None = 0  # labels known at the start; 0: none at all, null: all of the world's table
+    budget: int = 3000  # judge calls
+    batch: int = 250  # judge calls per round
+    first: int = 250  # random crystals of the first round, if nothing is known
+    explore: float = 0.2
+    draws: int = 6000
+    per_system: float = 0.15
+    steps: int = 300  # of teaching, per round
+    samples: int = 2000  # drawn for the Goodhart check at the end
+    target: TargetConfig = field(default_factory=TargetConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+
+    def __post_init__(self) -> None:
+        _at_least(self, "", 0, "seed", "labels", "samples")
+        _at_least(self, "", 1, "budget", "batch", "first", "draws", "steps")
+        _share(self, "", "explore")
+
+
 def register() -> None:
     """Put the schemas into Hydra's store."""
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="generate_schema", node=GenerateConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
+    store.store(name="campaign_schema", node=CampaignConfig)

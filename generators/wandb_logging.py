@@ -13,7 +13,7 @@ from generators.wish import Wish
 TABLE_ROWS = 200
 
 
-def _mode() -> str:
+def wandb_mode() -> str:
     """The user's WANDB_MODE, else online with a key, else offline."""
     if "WANDB_MODE" in os.environ:
         return os.environ["WANDB_MODE"]
@@ -32,7 +32,8 @@ def wandb_logger(folder: Path, project: str, run: str) -> Any:
     from pytorch_lightning.loggers import WandbLogger
 
     os.environ.setdefault("WANDB_SILENT", "true")
-    return WandbLogger(name=run, project=project, save_dir=str(folder), offline=_mode() == "offline", log_model=False)
+    offline = wandb_mode() == "offline"
+    return WandbLogger(name=run, project=project, save_dir=str(folder), offline=offline, log_model=False)
 
 
 def log_answer(folder: Path, project: str, run: str, answer: Any, training: CrystalDataset, wish: Wish) -> None:
@@ -42,7 +43,7 @@ def log_answer(folder: Path, project: str, run: str, answer: Any, training: Crys
     from generators.report.html import report_figures
 
     os.environ.setdefault("WANDB_SILENT", "true")
-    mode: Any = _mode()
+    mode: Any = wandb_mode()
     with wandb.init(
         project=project, name=run, dir=str(folder), mode=mode, job_type="generate",
         config={"wish": wish.describe()}, settings=wandb.Settings(console="off"),

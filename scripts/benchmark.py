@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "benchmarks.md"
 NAMES = (
     "geometry", "relaxation", "sampling", "training", "guidance", "demo", "hull", "evaluate", "experiment", "agreement",
-    "phonons", "tensors", "surrogates", "matbench", "mechanics", "crystals", "prediction",
+    "phonons", "tensors", "surrogates", "matbench", "mechanics", "world", "campaign", "crystals", "prediction",
 )  # fmt: skip
 
 
@@ -47,6 +47,22 @@ def write_section(name: str, text: str) -> None:
     PAGE.write_text(page, encoding="utf-8")
 
 
+def spelled_out(arguments: list[str]) -> list[str]:
+    """``world=elpasolite predict=FILE`` as argparse spells it.
+
+    >>> spelled_out(["world=perov_5", "labels=200"])
+    ['world', '--world', 'perov_5', '--labels', '200']
+    """
+    result: list[str] = []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if equals and not key.startswith("-"):
+            result += [*(["world"] if key == "world" else []), f"--{key}", value]
+        else:
+            result.append(argument)
+    return result
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=NAMES)
@@ -55,13 +71,26 @@ def main() -> None:
     parser.add_argument("--hull", type=Path, default=None, help="folder of the published hull tables, for hull")
     parser.add_argument("--data", type=Path, default=None, help="folder of reference data")
     parser.add_argument("--model", default=None, help="a model file instead of the shipped one, for crystals")
-    arguments = parser.parse_args()
+    parser.add_argument("--world", default="elpasolite", help="name of the world, or world=NAME")
+    parser.add_argument("--predict", type=Path, default=None, help="table to predict, for world; or predict=FILE")
+    parser.add_argument("--labels", type=int, default=None, help="learn from so many labels only, for world")
+    parser.add_argument("--high", type=float, default=None, help="wish below this value, for world with predict")
+    parser.add_argument("--cache", type=Path, default=ROOT / "outputs" / "worlds", help="judges and trained models")
+    arguments = parser.parse_args(spelled_out(sys.argv[1:]))
     sys.path.insert(0, str(Path(__file__).parent))
     start = time.perf_counter()
-    figures: dict[str, Any] = importlib.import_module(f"benchmarks.{arguments.name}").run(arguments)
-    text = figures.pop("markdown")
+    try:
+        figures: dict[str, Any] = importlib.import_module(f"benchmarks.{arguments.name}").run(arguments)
+    except ValueError as error:
+        if arguments.name != "world":
+            raise
+        print(f"benchmark: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    section = figures.pop("section", arguments.name)
+    text = figures.pop("markdown", None)
     figures |= {"machine": machine(), "seconds": round(time.perf_counter() - start, 1)}
-    write_section(arguments.name, f"{text.strip()}\n\nMachine: {figures['machine']}; {figures['seconds']:.0f} s.")
+    if text is not None:
+        write_section(section, f"{text.strip()}\n\nMachine: {figures['machine']}; {figures['seconds']:.0f} s.")
     print(json.dumps({"benchmark": arguments.name, **figures}))
 
 

@@ -1,0 +1,239 @@
+"""A campaign: generate, choose, judge, learn, and again, under a budget of judge calls.
+
+Every round is a file; a campaign that was killed goes on with the same command and ends as if it had not been.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from generators.checkpoints import load_checkpoint, save_checkpoint
+from generators.oracles.surrogate import _log_interval
+from generators.wish import Wish
+from generators.worlds.learner import Learner
+from generators.worlds.learner_state import learner_state, restore_learner
+from generators.worlds.world import World
+
+log = logging.getLogger(__name__)
+
+
+class CampaignJudge(Protocol):
+    """Who answers in a campaign. Attributes: properties: in the order of the columns of `judge`."""
+
+    properties: tuple[str, ...]
+
+    def judge(self, index: Tensor) -> Tensor:
+        """[n, P] values of crystals of the space; NaN where the judge fails."""
+        ...
+
+
+class TableJudge:
+    """The judge of a world whose truth is known everywhere."""
+
+    def __init__(self, world: World) -> None:
+        self.properties = world.properties
+        self._table = torch.stack([world.truth[name] for name in world.properties], 1)
+
+    def judge(self, index: Tensor) -> Tensor:
+        """Looked up."""
+        return self._table[index]
+
+
+@dataclass(frozen=True)
+class CampaignSettings:
+    """How a campaign spends its calls.
+
+    Attributes:
+        budget: judge calls in all.
+        batch: calls per round.
+        first: random crystals judged before anything is known (only without labels).
+        explore: share of a round that ranks by one random member of the ensemble (Thompson sampling) instead of the
+            probability of a hit.
+        draws: proposals of the generator per round.
+        per_system: at most this share of a round from one chemical system of the two most abundant orbits (diversity).
+        seed: of every draw.
+    """
+
+    budget: int = 3_000
+    batch: int = 250
+    first: int = 250
+    explore: float = 0.2
+    draws: int = 6_000
+    per_system: float = 0.15
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("budget", "batch", "first", "draws"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        for name in ("explore", "per_system"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must lie between 0 and 1")
+
+
+@dataclass(frozen=True, eq=False)
+class Judgements:
+    """All that is known: crystals [n], labels [n, P] and the round that judged each (-1: given at the start)."""
+
+    index: Tensor
+    labels: Tensor
+    round: Tensor
+
+    def add(self, index: Tensor, labels: Tensor, round_: int) -> Judgements:
+        """With one more round; a label given at the start makes way for the judge's own."""
+        keep = ~torch.isin(self.index, index)
+        return Judgements(
+            torch.cat([self.index[keep], index]), torch.cat([self.labels[keep], labels]),
+            torch.cat([self.round[keep], torch.full((len(index),), round_)]),
+        )  # fmt: skip
+
+    @property
+    def calls(self) -> int:
+        """Judge calls spent."""
+        return int((self.round >= 0).sum())
+
+
+def log_hit_probability(mean: Tensor, std: Tensor, properties: tuple[str, ...], wish: Wish) -> Tensor:
+    """[B] from means and standard deviations [B, P], properties as independent normals; see `SurrogateOracle`."""
+    total = torch.zeros(len(mean), dtype=torch.float64)
+    for name, interval in wish.intervals.items():
+        p = properties.index(name)
+        low = -torch.inf if interval.low is None else interval.low
+        high = torch.inf if interval.high is None else interval.high
+        width = std[:, p].clamp(min=1e-9)
+        total = total + _log_interval((low - mean[:, p]) / width, (high - mean[:, p]) / width)
+    return total
+
+
+class Campaign:
+    """One campaign for one wish in one space; all state of a round is in ``folder``."""
+
+    def __init__(
+        self, learner: Learner, judge: CampaignJudge, wish: Wish, settings: CampaignSettings, folder: Path,
+        start: tuple[Tensor, Tensor] | None = None,
+    ) -> None:  # fmt: skip
+        self.learner, self.judge, self.wish, self.settings, self.folder = learner, judge, wish, settings, folder
+        width = len(judge.properties)
+        index, labels = start or (torch.zeros(0, dtype=torch.long), torch.zeros(0, width, dtype=torch.float64))
+        self.known = Judgements(index, labels, torch.full((len(index),), -1))
+        self.rows: list[dict[str, Any]] = []
+
+    def run(self, progress: Callable[[dict[str, Any]], object] | None = None) -> Judgements:
+        """Until the budget is spent or nothing new is proposed; then the models have learnt from everything."""
+        self._resume()
+        while not (self.rows and self.rows[-1]["finished"]):
+            row = self._round(len(self.rows))
+            self.rows.append(row)
+            self._save()
+            if progress is not None:
+                progress(row)
+        return self.known
+
+    def _round(self, number: int) -> dict[str, Any]:
+        settings, start = self.settings, time.perf_counter()
+        generator = torch.Generator().manual_seed(settings.seed * 7919 + number)
+        left = settings.budget - self.known.calls
+        predicted = None
+        if len(self.known.index) == 0:
+            chosen = torch.unique(self.learner.space.uniform(2 * settings.first, generator))
+            chosen = chosen[torch.randperm(len(chosen), generator=generator)][: min(settings.first, left)]
+        else:
+            self.learner.learn(self.known.index, self.known.labels, number)
+            chosen, predicted = self._choose(min(settings.batch, left), generator)
+        values = self.judge.judge(chosen)
+        self.known = self.known.add(chosen, values, number)
+        hits = self._hits(values)
+        finished = len(chosen) == 0 or self.known.calls >= settings.budget
+        if finished and len(self.known.index):
+            self.learner.learn(self.known.index, self.known.labels, number + 1)
+        return {
+            "round": number,
+            "calls": self.known.calls,
+            "judged": len(chosen),
+            "hits": int(hits.sum()),
+            "hits_so_far": int(self._hits(self.known.labels[self.known.round >= 0]).sum()),
+            "predicted_hits": None if predicted is None else round(float(predicted.sum()), 1),
+            "seconds": round(time.perf_counter() - start, 1),
+            "finished": finished,
+        }
+
+    def _hits(self, labels: Tensor) -> Tensor:
+        return self.wish.hits(dict(zip(self.judge.properties, labels.T, strict=True)))
+
+    def _choose(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Crystals to judge next, and the surrogate's probability that each hits."""
+        learner, settings = self.learner, self.settings
+        assert learner.surrogate is not None
+        drawn = learner.space.index(learner.sampler(self.wish).draw(settings.draws, generator))
+        candidates = torch.unique(torch.cat([drawn[drawn >= 0], learner.visited]))
+        candidates = candidates[~torch.isin(candidates, self.known.index[self.known.round >= 0])]
+        elements = learner.space.at(candidates)
+        mean, std = learner.surrogate.predict(elements)
+        score = log_hit_probability(mean, std, learner.properties, self.wish)
+        member = int(torch.randint(learner.surrogate.config.members, (1,), generator=generator))
+        opinion, _ = learner.surrogate.member(elements, member)
+        thompson = log_hit_probability(opinion, 0.1 * std, learner.properties, self.wish)
+        explored = round(settings.explore * n)
+        limit = max(int(settings.per_system * n), 1)
+        chosen = _capped(score, self._systems(elements), n - explored, limit, torch.zeros(0, dtype=torch.long))
+        chosen = _capped(thompson, self._systems(elements), n, limit, chosen)
+        return candidates[chosen], score[chosen].exp()
+
+    def _systems(self, elements: Tensor) -> Tensor:
+        """[B] the elements on the two orbits with most atoms, as one number."""
+        most = self.learner.space.table.multiplicity[0].argsort(descending=True, stable=True)[:2]
+        return elements[:, most[0]] * 119 + elements[:, most[1]]
+
+    # -- files -----------------------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        config, state = learner_state(self.learner)
+        known = self.known
+        state |= {"known.index": known.index, "known.labels": known.labels, "known.round": known.round}
+        number = len(self.rows) - 1
+        save_checkpoint(self._path(number), "campaign", {"rows": self.rows, "learner": config}, state)
+        if number > 0:
+            self._path(number - 1).unlink(missing_ok=True)
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"round-{number:04d}.pt"
+
+    def _resume(self) -> None:
+        found = sorted(self.folder.glob("round-*.pt"))
+        if not found:
+            return
+        config, state = load_checkpoint(found[-1], "campaign")
+        self.rows = list(config["rows"])
+        self.known = Judgements(state["known.index"], state["known.labels"], state["known.round"])
+        restore_learner(self.learner, config["learner"], state)
+        log.warning("going on from %s: %s", found[-1], json.dumps(self.rows[-1]))
+
+
+def _capped(score: Tensor, system: Tensor, n: int, limit: int, chosen: Tensor) -> Tensor:
+    """``chosen`` and the best by ``score`` until there are ``n``, at most ``limit`` per system if others are left."""
+    taken = chosen.tolist()
+    count: dict[int, int] = {}
+    for row in taken:
+        count[int(system[row])] = count.get(int(system[row]), 0) + 1
+    inside, passed = set(taken), []
+    for row in torch.argsort(score, descending=True, stable=True).tolist():
+        if len(taken) >= n:
+            break
+        if row in inside:
+            continue
+        key = int(system[row])
+        if count.get(key, 0) >= limit:
+            passed.append(row)
+            continue
+        count[key] = count.get(key, 0) + 1
+        taken.append(row)
+    return torch.tensor((taken + passed)[:n], dtype=torch.long)

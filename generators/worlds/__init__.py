@@ -1,0 +1,1 @@
+"""Worlds with known truth: every crystal of a space enumerated, and what the judge says of it."""

@@ -1,0 +1,127 @@
+"""Samplers against exact probabilities on an enumerable space."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import permutations
+
+import pytest
+import torch
+from torch import Tensor
+
+from generators.denoiser.orbit_denoiser import HIDDEN
+from generators.sampling.likelihood import crystal_log_likelihood, log_likelihood
+from generators.sampling.space import SpaceSampler
+from generators.sampling.steering import draw_accepted, effective_share, steer, systematic
+from generators.sampling.strength import choose_strength
+from generators.worlds.space import Space
+
+N = 40_000
+
+
+def every(space: Space) -> Tensor:
+    return space.at(torch.arange(len(space)))
+
+
+def total_variation(space: Space, drawn: Tensor, exact: Tensor) -> float:
+    counts = torch.bincount(space.index(drawn), minlength=len(space)).double()
+    return float((counts / counts.sum() - exact).abs().sum() / 2)
+
+
+def noise(exact: Tensor, n: int) -> float:
+    """Total variation that n perfect draws have on average, and a half more."""
+    return 1.5 * float((exact * (1 - exact) / n).sqrt().sum()) * 0.4
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_likelihood_sums_to_one_and_equals_the_sum_over_orders(
+    space: Space, sampler: SpaceSampler, guidance: float
+) -> None:
+    sampler = replace(sampler, guidance=guidance, temperature=0.8)
+    elements = every(space)
+    assert float(crystal_log_likelihood(sampler, elements).exp().sum()) == pytest.approx(1, abs=1e-5)
+    one = elements[17:18]
+    total = 0.0
+    for order in permutations(range(4)):
+        visible, p = torch.full_like(one, HIDDEN), 1.0
+        for orbit in order:
+            p *= float(sampler.log_probabilities(visible)[0, orbit, one[0, orbit]].exp())
+            visible[0, orbit] = one[0, orbit]
+        total += p / 24
+    assert float(log_likelihood(sampler, one).exp()) == pytest.approx(total, rel=1e-5)
+
+
+def test_draws_have_the_exact_frequencies(space: Space, sampler: SpaceSampler) -> None:
+    exact = crystal_log_likelihood(sampler, every(space)).exp()
+    drawn = sampler.draw(N, torch.Generator().manual_seed(0))
+    assert total_variation(space, drawn, exact) < noise(exact, N)
+    assert total_variation(space, drawn, torch.full_like(exact, 1 / len(exact))) > 2 * noise(exact, N)
+
+
+def reward(elements: Tensor) -> Tensor:
+    return 2.0 * (elements == 9).any(1) + 1.5 * (elements[:, 3] == 17) - 0.1 * elements[:, 2]
+
+
+def test_steering_reaches_the_exact_posterior(space: Space, sampler: SpaceSampler) -> None:
+    prior = crystal_log_likelihood(sampler, every(space))
+    tilted = prior + reward(every(space))
+    exact = torch.softmax(tilted, 0)
+    steered = steer(sampler, reward, N, torch.Generator().manual_seed(1), resample_below=0.9)
+    assert total_variation(space, steered.elements, exact) < 2 * noise(exact, N)
+    assert total_variation(space, steered.elements, prior.exp()) > 4 * noise(exact, N)
+    assert steered.log_normalizer == pytest.approx(float(torch.logsumexp(tilted, 0)), abs=0.03)
+    assert bool(((steered.effective > 0) & (steered.effective <= 1)).all())
+
+
+def test_corrected_guidance_draws_the_guided_joint(space: Space, sampler: SpaceSampler) -> None:
+    """A path's target is the product over its steps of p_u (p_c / p_u)^s; the frequencies are its sum over orders."""
+    guided = replace(sampler, guidance=2.0)
+    elements = every(space)
+    mass = torch.zeros(len(elements), dtype=torch.float64)
+    for spelling in (elements, elements[:, [1, 0, 2, 3]]):
+        for order in permutations(range(4)):
+            visible, log_p = torch.full_like(spelling, HIDDEN), torch.zeros(len(spelling), dtype=torch.float64)
+            for orbit in order:
+                log_p += guided.guided(visible)[:, orbit].gather(1, spelling[:, orbit, None]).squeeze(1).double()
+                visible[:, orbit] = spelling[:, orbit]
+            mass += log_p.exp()
+    exact = mass / mass.sum()
+    generator = torch.Generator().manual_seed(2)
+    corrected = steer(guided, lambda x: torch.zeros(len(x)), N, generator, correct_guidance=True)
+    plain = guided.draw(N, generator)
+    assert total_variation(space, corrected.elements, exact) < 2 * noise(exact, N)
+    assert total_variation(space, plain, exact) > total_variation(space, corrected.elements, exact)
+
+
+def test_acceptance_is_exact_and_gives_up(space: Space, sampler: SpaceSampler) -> None:
+    exact = crystal_log_likelihood(sampler, every(space)).exp() * (every(space) == 9).any(1)
+    kept, drawn = draw_accepted(sampler, lambda x: (x == 9).any(1), N, torch.Generator().manual_seed(3))
+    assert len(kept) == N <= drawn
+    assert total_variation(space, kept, exact / exact.sum()) < noise(exact / exact.sum(), N)
+    none, tried = draw_accepted(sampler, lambda x: (x == 99).any(1), 100, torch.Generator().manual_seed(3))
+    assert len(none) == 0 and tried == 2000
+
+
+def test_resampling_counts_follow_the_weights() -> None:
+    weight = torch.tensor([0.5, 0.25, 0.25, 0.0], dtype=torch.float64)
+    assert sorted(systematic(weight.log(), torch.Generator().manual_seed(0)).tolist()) == [0, 0, 1, 2]
+    assert effective_share(torch.zeros(5, dtype=torch.float64)) == pytest.approx(1)
+    assert effective_share(torch.tensor([0.0, -1e9], dtype=torch.float64)) == pytest.approx(0.5)
+
+
+def test_steering_needs_particles(sampler: SpaceSampler) -> None:
+    with pytest.raises(ValueError, match="n=1"):
+        steer(sampler, reward, 1, torch.Generator())
+
+
+def test_strength_is_chosen_for_different_hits(space: Space, sampler: SpaceSampler) -> None:
+    def identify(x: Tensor) -> Tensor:
+        return space.index(x)
+
+    def probability(x: Tensor) -> Tensor:
+        return (x[:, 2] == 17).double()
+
+    strength, expected = choose_strength(sampler, identify, probability, 60, torch.Generator().manual_seed(0))
+    assert expected[strength] == max(expected.values())
+    again = replace(sampler, guidance=strength).draw(180, torch.Generator().manual_seed(5))
+    assert 0 < expected[strength] <= min(60, len(torch.unique(space.index(again))) + 30)
