@@ -20,7 +20,7 @@ from data.frames import to_frame
 from data.orbit_batch import OrbitBatch
 from data.protostructure import crystal_key, protostructure_label
 from data.workers import start_worker
-from generators.checkpoints import load_checkpoint
+from generators.checkpoints import REMEDY, load_checkpoint
 from generators.conditioning import Conditions
 from generators.crystal_module import CrystalDiffusion
 from generators.judging import write_parquet
@@ -31,6 +31,19 @@ from generators.screening.proposals import shard_seed
 
 NAME = "crystals"
 _ATTEMPTS = 5
+
+
+def load_crystal_model(path: Path) -> CrystalDiffusion:
+    """The model of whole crystals from its file.
+
+    Raises:
+        ValueError: no such file, not a model of whole crystals, or one of another network.
+    """
+    config, state = load_checkpoint(path, "crystal")
+    try:
+        return CrystalDiffusion.from_export(config, state)
+    except (RuntimeError, KeyError, TypeError):  # torch's message lists every weight
+        raise ValueError(f"checkpoint={path}: was made for another version of the network: {REMEDY}") from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +68,7 @@ class CrystalDraws:
 
     def sampler(self) -> CrystalSampler:
         """With its own copy of the network."""
-        module = CrystalDiffusion.from_export(*load_checkpoint(self.model, "crystal"))
+        module = load_crystal_model(self.model)
         return CrystalSampler(
             module.averaged.eval().to(self.device), module.scales, module.strain_scale, module.known_elements,
             self.settings,
