@@ -2,7 +2,8 @@
 
 A normalizer coset carries an orbit onto an orbit of some letter, and each orbit can be written by any of its
 equivalent sites. Both act on the free coordinates u as ``u' = A u + b`` with matrices that depend on the Wyckoff
-position alone, so that they are made once and then applied to whole batches. `data.spellings` does the same for one crystal.
+position alone, so that they are made once and then applied to whole batches. `data.spellings` does the same for one
+crystal.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from data.protostructure import protostructure_label
 from data.sources import read_crystals
 from data.sources.rows import Rejected
 from data.strain_scale import StrainScale
+from generators.checkpoints import load_checkpoint
 from generators.conditioning import PropertyScale
 from generators.crystal_data import CrystalDataModule, CrystalSource
 from generators.crystal_module import CrystalDiffusion
@@ -77,6 +78,8 @@ def build_crystals(config: TrainConfig) -> tuple[CrystalDataModule, CrystalDiffu
         ),
         config.seed,
     )
+    if model.initial is not None:
+        module.start_from(load_checkpoint(Path(model.initial), "crystal")[1])
     return data, module, rejected
 
 

@@ -23,6 +23,7 @@ from generators.denoiser.crystal_denoiser import (
     CrystalDenoiser,
     CrystalDenoiserConfig,
 )
+from generators.diffusion.interpolants import gaussian_guess
 from generators.diffusion.masked import corrupt, negative_bound
 from generators.diffusion.times import low_discrepancy_times
 from generators.element_features import N_STATES
@@ -36,7 +37,9 @@ WEIGHTS = {
     "coordinates": 10.0,
     "lattice": 3.0,
 }
-"""Of the terms: nats per crystal, and mean squares of miss / (time + `NEAREST_TIME`) (length units; standardised)."""
+"""Of the terms: nats per crystal; mean squares of miss / (time + `NEAREST_TIME`), length units; and of the lattice's
+miss in units of the spread that is left without any knowledge."""
+LEAST_SPREAD = 0.05
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,8 @@ class TaskShares:
         source: share in which the part of the training data is given.
     """
 
-    prototype: float = 0.3
-    elements: float = 0.3
+    prototype: float = 0.2
+    elements: float = 0.2
     with_geometry: float = 0.6
     composition: float = 0.35
     n_atoms: float = 0.3
@@ -144,7 +147,8 @@ class CrystalDiffusion(pl.LightningModule):
         miss = (step + time[:, None, None] * path.velocity) * (axes / unit[:, None, None])
         terms["coordinates"] = (miss**2 * nearness[:, None, None] * free).sum() / free.sum().clamp(min=1)
         on_lattice = crystals.strain_mask * on_geometry[:, None]
-        off = (strain + time[:, None] * path.strain_velocity) ** 2 * nearness[:, None]
+        _, spread = gaussian_guess(path.standard_strain, time[:, None])
+        off = ((strain + time[:, None] * path.strain_velocity) / (spread + LEAST_SPREAD)) ** 2
         terms["lattice"] = (off * on_lattice).sum() / on_lattice.sum().clamp(min=1)
         total = sum((WEIGHTS[name] * value for name, value in terms.items()), torch.zeros((), device=device))
         return total, terms
@@ -240,6 +244,19 @@ class CrystalDiffusion(pl.LightningModule):
         state.update({f"scales.{s.name}": s.knots for s in self.scales})
         state.update({f"strain.{k}": v for k, v in self.strain_scale.state().items()})
         return config, state
+
+    def start_from(self, state: Mapping[str, Tensor]) -> None:
+        """Weights of an exported model of the same size; scales stay those of this model's own data.
+
+        Raises:
+            ValueError: a model of another size, or of other properties.
+        """
+        weights = {k.removeprefix("denoiser."): v.float() for k, v in state.items() if k.startswith("denoiser.")}
+        try:
+            self.denoiser.load_state_dict(weights)
+        except RuntimeError:
+            raise ValueError("model.initial: is a model of another size or of other properties") from None
+        self.averaged.load_state_dict(weights)
 
     @classmethod
     def from_export(cls, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> CrystalDiffusion:

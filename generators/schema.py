@@ -77,6 +77,7 @@ class ModelConfig:
     ema_decay: float = 0.998
     unconditional: float = 0.15
     cutoff: float = 5.0  # Å, of the structure network
+    initial: str | None = None  # a model file whose weights training starts from (crystal)
 
     def __post_init__(self) -> None:
         _at_least(self, "model.", 1, "width", "depth", "heads", "n_radial", "members")

@@ -14,6 +14,7 @@ from data.orbit_batch import OrbitBatch
 from data.wyckoff import N_SPACE_GROUPS, wyckoff_table
 from generators.conditioning import N_FEATURES
 from generators.denoiser.pair_geometry import PairFeatures
+from generators.diffusion.interpolants import gaussian_guess
 from generators.element_features import N_STATES, element_features
 
 HIDDEN = 0
@@ -246,7 +247,8 @@ class CrystalDenoiser(nn.Module):
         pulled = torch.einsum("bi,bijf,bijfs->bs", share, for_strain, pairs.strain.to(tokens))
         mean = (tokens * share[..., None]).sum(1)
         strain = self.strain_head(torch.cat([mean, self._embed_state(state)], -1)) + pulled
-        return step, strain * batch.strain_mask * near[:, None]
+        guess, spread = gaussian_guess(state.standard_strain.to(tokens), state.time.to(tokens)[:, None])
+        return step, (guess + spread * strain - state.standard_strain) * batch.strain_mask
 
     # -- tables -----------------------------------------------------------------------------------------
 

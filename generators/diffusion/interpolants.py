@@ -28,6 +28,16 @@ def torus_path(data: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     return torch.remainder(data + t * velocity, 1.0), velocity
 
 
+def gaussian_guess(point: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the data given a point of `line_path`, if data and noise were standard normal.
+
+    A network that only has to correct this guess, in units of its spread, starts from a fair model at every time
+    (preconditioning as by Karras et al., NeurIPS 2022).
+    """
+    variance = (1 - t) ** 2 + t**2
+    return (1 - t) * point / variance, t / variance.sqrt()
+
+
 def schedule(n_steps: int, start: float = 1.0, power: float = 1.0) -> Tensor:
     """[n_steps + 1] times from ``start`` down to 0; a power above 1 takes smaller steps near the data.
 

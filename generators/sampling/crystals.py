@@ -92,14 +92,19 @@ class CrystalSampler:
             wish: one row.
             generator: CPU generator.
         """
-        if task.seeds is not None:
-            usable = self.usable_seeds(task)
-            frame = task.seeds.select(usable[torch.randint(len(usable), (n,), generator=generator)])
-        else:
+        if task.seeds is None:
             frame = self.draw_prototypes(task, wish, n, generator)
-        if task.seeds is not None or not task.composition:
-            frame = self.draw_elements(frame, task, wish, generator)
-        return self.draw_geometry(frame, wish, generator, task.noise if task.seeds is not None else 1.0)
+            if not task.composition:
+                frame = self.draw_elements(frame, task, wish, generator)
+            return self.draw_geometry(frame, wish, generator)
+        usable = self.usable_seeds(task)
+        seeds = task.seeds.select(usable[torch.randint(len(usable), (n,), generator=generator)])
+        frame = self.draw_elements(seeds, task, wish, generator)
+        if task.noise == 1:
+            return self.draw_geometry(frame, wish, generator)
+        # The cell keeps its ratio to what its elements would take: an open framework stays open.
+        standard = self.strain_scale.to_standard(seeds, seeds.strain).float()
+        return self.draw_geometry(frame, wish, generator, task.noise, standard)
 
     # -- space group and Wyckoff positions (and, under a composition, elements) -----------------------------
 
@@ -246,7 +251,7 @@ class CrystalSampler:
         shown = frame.replace(atomic_number=elements)
         standard = self.strain_scale.to_standard(frame, frame.strain).float() if seeded else None
         noise_u = torch.rand(frame.coordinates.shape, generator=generator) - 0.5
-        coordinates = frame.coordinates.float() + task.noise * 0.3 * noise_u * frame.coordinate_mask if seeded else None
+        coordinates = frame.coordinates.float() + task.noise * noise_u * frame.coordinate_mask if seeded else None
         for step in range(int(free.sum(-1).max())):
             current = order == step
             rows = current.any(-1).nonzero().squeeze(-1)
@@ -274,18 +279,29 @@ class CrystalSampler:
     # -- geometry ---------------------------------------------------------------------------------------------
 
     def draw_geometry(
-        self, frame: OrbitBatch, wish: Conditions, generator: torch.Generator, start: float = 1.0
+        self,
+        frame: OrbitBatch,
+        wish: Conditions,
+        generator: torch.Generator,
+        start: float = 1.0,
+        standard: Tensor | None = None,
     ) -> OrbitBatch:
-        """Coordinates and lattice: the mean velocity followed from noise (or from a noised seed) to the end."""
+        """Coordinates and lattice: the way to the data followed from noise, or from a noised seed.
+
+        Args:
+            frame: space groups, positions, elements; with ``start`` below 1 also the seeds' coordinates.
+            wish: one row.
+            generator: CPU generator.
+            start: time at which to start.
+            standard: [B, 6] standardised strain of the seeds.
+        """
         n = len(frame)
         noise = torch.rand(frame.coordinates.shape, generator=generator) * frame.coordinate_mask
         strain_noise = torch.randn(n, 6, generator=generator) * frame.strain_mask
-        if start < 1:
+        if standard is not None:
             step = (noise - 0.5) * frame.coordinate_mask
             coordinates = torch.remainder(frame.coordinates.float() + start * step, 1.0)
-            given = self.strain_scale.to_standard(frame, frame.strain).float()
-            given[:, 0] = 0.0  # the volume follows from the elements, not from the seed's
-            strain = (1 - start) * given + start * strain_noise
+            strain = (1 - start) * standard + start * strain_noise
         else:
             coordinates, strain = noise, strain_noise
         times = schedule(self.settings.steps, start, self.settings.power)

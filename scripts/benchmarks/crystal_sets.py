@@ -24,6 +24,7 @@ from generators.evaluation.evaluate import Reference
 from generators.sampling.crystal_task import CrystalTask
 from generators.sampling.crystals import CrystalSampler, CrystalSamplerSettings
 from generators.screening.crystal_exchange import exchange_crystals, with_elements
+from generators.screening.ion_exchange import Similarity
 from generators.wish import Interval
 
 LARGEST = 20
@@ -81,12 +82,17 @@ class CrystalBench:
         batch = self.train.batch
         return batch.select(batch.n_atoms <= LARGEST)
 
-    def exchanged(self, n: int, seed: int) -> OrbitBatch:
-        """Ion exchange of known crystals, cells rescaled by atomic volumes."""
-        generator = torch.Generator().manual_seed(seed)
-        parents = self._parents()
-        picked = torch.randint(len(parents), (2 * n,), generator=generator)
-        return exchange_crystals(parents.select(picked), generator)[0].select(torch.arange(n))
+    def exchanged(self, similarity: Similarity, one: float = 0.0) -> Draw:
+        """Ion exchange of known crystals, cells rescaled by atomic volumes; see `exchange_crystals`."""
+
+        def draw(n: int, seed: int) -> OrbitBatch:
+            generator = torch.Generator().manual_seed(seed)
+            parents = self._parents()
+            picked = torch.randint(len(parents), (2 * n,), generator=generator)
+            children, _ = exchange_crystals(parents.select(picked), generator, one=one, similarity=similarity)
+            return children.select(torch.arange(n))
+
+        return draw
 
     def decorated(self, n: int, seed: int) -> OrbitBatch:
         """Known crystals with other elements drawn evenly, equal ones staying equal."""
@@ -118,7 +124,8 @@ class CrystalBench:
             "raremat, learned ion exchange": (
                 self.drawn(CrystalTask(seeds=seeds, noise=0.1, keep_elements=0.5), plain, stable), 3
             ),
-            "ion exchange": (self.exchanged, 3),
+            "ion exchange, one element by its group neighbour": (self.exchanged("group", 1.0), 3),
+            "ion exchange, substitution probabilities": (self.exchanged("probability"), 1),
             "random decoration": (self.decorated, 1),
         }  # fmt: skip
 
