@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -174,12 +175,13 @@ def read_shards(paths: list[Path]) -> Iterator[pd.DataFrame]:
 
 
 def write_samples(paths: list[Path], target: Path) -> None:
-    """One table of all shards (``raremat-evaluate`` reads it), row group by row group."""
-    temporary = target.with_name(f".{target.name}.part")
-    schema = pq.read_schema(paths[0])
-    with pq.ParquetWriter(temporary, schema) as writer:
+    """One table of all shards (``raremat-evaluate`` reads it), row group by row group; without the seconds spent."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    names = [name for name in pq.read_schema(paths[0]).names if name != "seconds"]
+    first = pq.read_table(paths[0], columns=names)
+    with pq.ParquetWriter(temporary, first.schema) as writer:
         for path in paths:
-            writer.write_table(pq.read_table(path, schema=schema))
+            writer.write_table(pq.read_table(path, columns=names).cast(first.schema))
     temporary.replace(target)
 
 
