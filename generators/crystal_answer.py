@@ -11,9 +11,8 @@ from data.prototypes import prototype_library
 from data.sources import read_crystals
 from generators.answer import MAY_DIFFER
 from generators.build import shipped
-from generators.checkpoints import load_checkpoint
 from generators.conditioning import Conditions
-from generators.crystal_draws import CrystalDraws, drawing_device
+from generators.crystal_draws import CrystalDraws, drawing_device, load_crystal_model
 from generators.crystal_generate import CrystalGeneration, CrystalRunSettings, describe_crystals
 from generators.crystal_module import CrystalDiffusion
 from generators.crystal_tasks import crystal_task, describe_task
@@ -40,7 +39,7 @@ def answer_crystals(config: GenerateConfig, plain: dict[str, Any], folder: Path)
     if config.screening.baselines:
         raise ValueError("screening.baselines: not with task=crystals, compare with raremat-evaluate")
     path = Path(config.generator) if config.generator else shipped("crystal")
-    module = CrystalDiffusion.from_export(*load_checkpoint(path, "crystal"))
+    module = load_crystal_model(path)
     wish = _wish(config, module)
     task_config, target = config.task, config.target
     names = [*target.prototypes, *task_config.prototypes]

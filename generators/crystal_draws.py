@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -20,7 +21,7 @@ from data.frames import to_frame
 from data.orbit_batch import OrbitBatch
 from data.protostructure import crystal_key, protostructure_label
 from data.workers import start_worker
-from generators.checkpoints import load_checkpoint
+from generators.checkpoints import REMEDY, load_checkpoint
 from generators.conditioning import Conditions
 from generators.crystal_module import CrystalDiffusion
 from generators.judging import write_parquet
@@ -31,6 +32,19 @@ from generators.screening.proposals import shard_seed
 
 NAME = "crystals"
 _ATTEMPTS = 5
+
+
+def load_crystal_model(path: Path) -> CrystalDiffusion:
+    """The model of whole crystals from its file.
+
+    Raises:
+        ValueError: no such file, not a model of whole crystals, or one of another network.
+    """
+    config, state = load_checkpoint(path, "crystal")
+    try:
+        return CrystalDiffusion.from_export(config, state)
+    except (RuntimeError, KeyError, TypeError):  # torch's message lists every weight
+        raise ValueError(f"checkpoint={path}: was made for another version of the network: {REMEDY}") from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +69,7 @@ class CrystalDraws:
 
     def sampler(self) -> CrystalSampler:
         """With its own copy of the network."""
-        module = CrystalDiffusion.from_export(*load_checkpoint(self.model, "crystal"))
+        module = load_crystal_model(self.model)
         return CrystalSampler(
             module.averaged.eval().to(self.device), module.scales, module.strain_scale, module.known_elements,
             self.settings,
@@ -161,12 +175,13 @@ def read_shards(paths: list[Path]) -> Iterator[pd.DataFrame]:
 
 
 def write_samples(paths: list[Path], target: Path) -> None:
-    """One table of all shards (``raremat-evaluate`` reads it), row group by row group."""
-    temporary = target.with_name(f".{target.name}.part")
-    schema = pq.read_schema(paths[0])
-    with pq.ParquetWriter(temporary, schema) as writer:
+    """One table of all shards (``raremat-evaluate`` reads it), row group by row group; without the seconds spent."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    names = [name for name in pq.read_schema(paths[0]).names if name != "seconds"]
+    first = pq.read_table(paths[0], columns=names)
+    with pq.ParquetWriter(temporary, first.schema) as writer:
         for path in paths:
-            writer.write_table(pq.read_table(path, schema=schema))
+            writer.write_table(pq.read_table(path, columns=names).cast(first.schema))
     temporary.replace(target)
 
 

@@ -77,7 +77,7 @@ def log_crystals(folder: Path, project: str, run: str, answer: Any, wish: Wish) 
     from generators.report.crystals import crystal_figures
 
     os.environ.setdefault("WANDB_SILENT", "true")
-    mode: Any = _mode()
+    mode: Any = wandb_mode()
     with wandb.init(
         project=project, name=run, dir=str(folder), mode=mode, job_type="generate",
         config={"wish": answer.summary["wish_text"], "task": answer.summary["task"]},

@@ -16,6 +16,8 @@ from data.orbit_batch import OrbitBatch
 from data.protostructure import protostructure_label
 from data.prototypes import prototype_library
 from generators import cli
+from generators.checkpoints import load_checkpoint, save_checkpoint
+from generators.crystal_draws import load_crystal_model
 from generators.crystal_tasks import crystal_task, describe_task, parse_composition
 from generators.task_schema import TaskConfig
 from generators.wish import Wish
@@ -115,6 +117,15 @@ def test_mistakes_are_one_line_and_leave_nothing(  # type: ignore[no-untyped-def
     assert stop.value.code == 2
     assert message in error and "\n" not in error and error.startswith("raremat: ")
     assert not list(tmp_path.rglob("*.parquet")) and not (tmp_path / "outputs" / "x").exists()
+
+
+def test_a_model_of_another_version_is_told_in_one_line(crystal_model: Path, tmp_path: Path) -> None:
+    config, state = load_checkpoint(crystal_model, "crystal")
+    state.pop("denoiser.nothing")
+    save_checkpoint(tmp_path / "old.pt", "crystal", config, state)
+    with pytest.raises(ValueError, match=r"old.pt: was made for another version of the network: train again"):
+        load_crystal_model(tmp_path / "old.pt")
+    assert load_crystal_model(crystal_model).known_elements == KNOWN
 
 
 def test_a_task_without_whole_crystals_says_what_to_do(tmp_path: Path, monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
