@@ -41,6 +41,8 @@ class CrystalTask:
         max_orbits: most orbits.
         seeds: crystals whose space group and Wyckoff positions (and, with ``noise`` below 1, geometry) are taken.
         keep_elements: share of the seeds' species that keep their element.
+        exchange: if above 0, so many of a seed's species, drawn at random, get another element than theirs, and the
+            rest keep it (learned ion exchange).
         tied: orbits of a seed that share an element share one again, and others do not: the protostructure stays.
         noise: time at which the geometry starts, 1 for nothing of the seeds' geometry.
 
@@ -58,6 +60,7 @@ class CrystalTask:
     max_orbits: int = MAX_ORBITS
     seeds: OrbitBatch | None = None
     keep_elements: float = 0.0
+    exchange: int = 0
     tied: bool = True
     noise: float = 1.0
 
@@ -75,6 +78,8 @@ class CrystalTask:
             raise ValueError(f"space_groups={wrong[0]}: does not exist, use 1 to {N_SPACE_GROUPS}")
         if not 0 <= self.keep_elements <= 1:
             raise ValueError(f"keep_elements={self.keep_elements}: must lie between 0 and 1")
+        if self.exchange < 0:
+            raise ValueError(f"exchange={self.exchange}: must not be negative")
         if not 0 < self.noise <= 1:
             raise ValueError(f"noise={self.noise}: must lie in (0, 1]")
         self._check_chemistry()

@@ -237,8 +237,13 @@ class CrystalSampler:
         condition = self._condition(wish, n, task, torch.zeros(n, dtype=torch.long))
         seeded = task.seeds is not None and task.noise < 1
         elements = torch.zeros_like(frame.atomic_number)
-        if task.seeds is not None and task.keep_elements > 0:
-            keep = torch.rand(n, N_STATES, generator=generator) < task.keep_elements
+        changed = torch.zeros(n, N_STATES, dtype=torch.bool)  # elements that may not come back
+        if task.seeds is not None and (task.keep_elements > 0 or task.exchange > 0):
+            if task.exchange > 0:
+                changed = exchanged_species(frame, task.exchange, generator)
+                keep = ~changed
+            else:
+                keep = torch.rand(n, N_STATES, generator=generator) < task.keep_elements
             elements = torch.where(keep.gather(1, frame.atomic_number) & frame.mask, frame.atomic_number, 0)
             elements = torch.where(allowed[elements], elements, 0)
         leader = task.leaders(frame)
@@ -270,6 +275,8 @@ class CrystalSampler:
             choices = element_choices(placed, left, allowed, task, all_differ)
             if task.composition:
                 choices &= composition_choices(placed, sites[rows], at, task, all_differ)
+            other = choices & ~changed[rows]
+            choices = torch.where(other.any(1, keepdim=True), other, choices)
             drawn = sample_states(logits.masked_fill(~choices, _NEVER), generator, self.settings.temperature)
             elements[rows, at] = drawn
             elements[rows] = elements[rows].gather(1, leader[rows]) * frame.mask[rows]
@@ -393,6 +400,15 @@ class CrystalSampler:
             return head(tokens[:, None], state.batch.space_group)[:, 0]
 
         return read
+
+
+def exchanged_species(frame: OrbitBatch, number: int, generator: torch.Generator) -> Tensor:
+    """[B, 119] bool: ``number`` of each crystal's elements (all if it has fewer), at random."""
+    present = torch.zeros(len(frame), N_STATES, dtype=torch.bool).scatter(1, frame.atomic_number, True)
+    present[:, 0] = False
+    score = torch.rand(present.shape, generator=generator).masked_fill(~present, -1.0)
+    rank = score.argsort(1, descending=True).argsort(1)
+    return present & (rank < number)
 
 
 def narrowed(batch: OrbitBatch, width: int) -> OrbitBatch:
