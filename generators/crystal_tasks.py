@@ -19,7 +19,7 @@ from generators.sampling.reachable import MAX_ATOMS, MAX_ORBITS
 from generators.task_schema import TaskConfig
 from generators.wish import Wish, parse_elements
 
-_KEYS = ("n_atoms", "n_elements", "formula_units", "space_groups", "keep_elements", "noise", "composition",
+_KEYS = ("n_atoms", "n_elements", "formula_units", "space_groups", "keep_elements", "exchange", "noise", "composition",
          "chemical_system")  # fmt: skip
 
 
@@ -56,6 +56,7 @@ def crystal_task(
             formula_units=_pair(config.formula_units, (1, MAX_ATOMS)),
             seeds=seeds,
             keep_elements=config.keep_elements if config.seed_structures else 0.0,
+            exchange=config.exchange,
             noise=config.noise,
         )
     except ValueError as error:
@@ -103,7 +104,7 @@ def _seeds(config: TaskConfig, library: PrototypeLibrary) -> OrbitBatch | None:
 
 
 def _of_prototype(name: str, library: PrototypeLibrary) -> OrbitBatch:
-    """Crystals of a library name or a protostructure label; which elements they have is of no account."""
+    """Crystals of a library name or a protostructure label, with the elements of the prototype's example."""
     try:
         prototype: Prototype = library.get(name)
     except ValueError as error:
@@ -111,7 +112,8 @@ def _of_prototype(name: str, library: PrototypeLibrary) -> OrbitBatch:
         if found is not None:
             return found
         raise ValueError(f"task.prototypes: {error}") from None
-    return OrbitBatch.from_crystals([prototype.crystal(range(1, prototype.n_species + 1))])
+    elements = next(iter(prototype.example_elements), tuple(range(3, 3 + prototype.n_species)))
+    return OrbitBatch.from_crystals([prototype.crystal(elements)])
 
 
 def _embedded(label: str) -> OrbitBatch | None:

@@ -25,6 +25,7 @@ class TaskConfig:
     seed_structures: list[str] = field(default_factory=list)  # files: variants of these
     noise: float = 0.3  # of prototypes' and seeds' geometry: near 0 it stays, 1 forgets it
     keep_elements: float = 0.0  # share of the species of seed structures that keep their element
+    exchange: int = 0  # above 0: so many species of a seed or prototype get another element, the rest keep theirs
     keep_known: bool | None = None  # known compounds are results too; None: only if a composition is given
     geometries: int | None = None  # of one crystal key that go on; None: 1, all if a composition is given
     like: str = "any"  # which training data to resemble: any, known, exchanged, drawn, decorated

@@ -43,7 +43,7 @@ class CrystalSamplerSettings:
     guidance: float = 1.0
     temperature: float = 1.0
     steps: int = 25
-    boost: float = 3.0
+    boost: float = 6.0
     power: float = 1.0
     source: int = 0
     batch_size: int = 128

@@ -111,18 +111,23 @@ class CrystalBench:
         above = self.exchanges.properties["e_above_hull"]
         seeds = self.exchanges.batch.select((above <= 0.05).nonzero().squeeze(-1))
         plain = CrystalSamplerSettings()
+        guided = CrystalSamplerSettings(guidance=5.0, temperature=0.6)
+        mild = CrystalSamplerSettings(guidance=3.0, temperature=0.5)
         return {
             "raremat, nothing given": (
                 self.drawn(CrystalTask(n_atoms=(1, LARGEST)), plain, self.wish()), 1
             ),
-            "raremat, wish: at most 0 above the hull": (
-                self.drawn(CrystalTask(n_atoms=(1, LARGEST)), plain, stable), 3
+            "raremat, wish: at most 0 above the hull, guidance 1": (
+                self.drawn(CrystalTask(n_atoms=(1, LARGEST)), plain, stable), 1
             ),
-            "raremat, known prototypes": (
-                self.drawn(CrystalTask(seeds=seeds, noise=0.2), plain, stable), 3
+            "raremat, the same, guidance 5, temperature 0.6": (
+                self.drawn(CrystalTask(n_atoms=(1, LARGEST)), guided, stable), 3
             ),
-            "raremat, learned ion exchange": (
-                self.drawn(CrystalTask(seeds=seeds, noise=0.1, keep_elements=0.5), plain, stable), 3
+            "raremat, the same on known prototypes": (
+                self.drawn(CrystalTask(seeds=seeds, noise=0.05), guided, stable), 1
+            ),
+            "raremat, learned ion exchange of one element": (
+                self.drawn(CrystalTask(seeds=seeds, noise=0.02, exchange=1), mild, stable), 3
             ),
             "ion exchange, one element by its group neighbour": (self.exchanged("group", 1.0), 3),
             "ion exchange, substitution probabilities": (self.exchanged("probability"), 1),

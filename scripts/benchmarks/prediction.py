@@ -18,7 +18,7 @@ from data.orbit_batch import OrbitBatch
 from generators.sampling.crystal_task import CrystalTask, reduced
 from generators.sampling.crystals import CrystalSamplerSettings
 
-N, TRIES = 150, 20
+N, TRIES = 100, 20
 FREEDOM = ((0, 0), (1, 3), (4, 9), (10, 200))
 
 
