@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from pymatgen.core import Composition
@@ -20,7 +22,8 @@ from generators.build import load_crystal_generator
 from generators.build_crystals import groups_of
 from generators.conditioning import Conditions
 from generators.crystal_module import CrystalDiffusion
-from generators.evaluation.evaluate import Reference
+from generators.evaluation.evaluate import ENERGY, Reference
+from generators.oracles.hull_tables import reference_compounds
 from generators.sampling.crystal_task import CrystalTask
 from generators.sampling.crystals import CrystalSampler, CrystalSamplerSettings
 from generators.screening.crystal_exchange import exchange_crystals, with_elements
@@ -55,8 +58,10 @@ class CrystalBench:
 
     @cached_property
     def held_out(self) -> Reference:
-        """The known crystals of the test part."""
-        return Reference.from_dataset(self.test)
+        """The known crystals of the test part, with CHGNet's formation energies."""
+        reference = Reference.from_dataset(self.test)
+        energy = reference_compounds().drop_duplicates("id").set_index("id")[ENERGY].reindex(list(self.test.ids))
+        return replace(reference, quantities={**reference.quantities, ENERGY: energy.to_numpy(dtype=np.float64)})
 
     def wish(self, **intervals: tuple[float | None, float | None]) -> Conditions:
         """A wish in the order of the model's properties."""
@@ -114,8 +119,8 @@ class CrystalBench:
         guided = CrystalSamplerSettings(guidance=5.0, temperature=0.6)
         mild = CrystalSamplerSettings(guidance=3.0, temperature=0.5)
         return {
-            "raremat, nothing given": (
-                self.drawn(CrystalTask(n_atoms=(1, LARGEST)), plain, self.wish()), 1
+            "raremat, like the known ones": (
+                self.drawn(CrystalTask(max_orbits=32), CrystalSamplerSettings(source=1), self.wish()), 1
             ),
             "raremat, wish: at most 0 above the hull, guidance 1": (
                 self.drawn(CrystalTask(n_atoms=(1, LARGEST)), plain, stable), 1

@@ -100,7 +100,7 @@ def test_it_survives_what_models_produce(
     Structure(Lattice.cubic(40), ["Na"], [[0, 0, 0]]).to(folder / "isolated.cif")
     large = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.6), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
     large.make_supercell([5, 5, 1])
-    large.perturb(0.02)
+    large.perturb(0.02, seed=0)
     large.to(folder / "two_hundred.cif")
     Structure(Lattice.cubic(4), [{"Fe": 0.5, "Ni": 0.5}], [[0, 0, 0]]).to(folder / "partial.cif")
     (folder / "empty.cif").touch()

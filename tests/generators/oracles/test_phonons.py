@@ -100,11 +100,11 @@ def test_forces_are_those_of_chgnet(potential: CHGNetPotential) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.7), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
-        salt.perturb(0.1)
+        salt.perturb(0.1, seed=0)
         wurtzite = Structure.from_spacegroup(
             "P6_3mc", Lattice.hexagonal(3.25, 5.2), ["Zn", "O"], [[1 / 3, 2 / 3, 0], [1 / 3, 2 / 3, 0.38]]
         )
-        wurtzite.perturb(0.1)
+        wurtzite.perturb(0.1, seed=0)
     cells = [
         PhonopyAtoms(numbers=[x.Z for x in s.species], cell=s.lattice.matrix, scaled_positions=s.frac_coords)
         for s in (salt, wurtzite)
