@@ -23,9 +23,10 @@ from generators.crystal_data import CrystalDataModule
 from generators.crystal_module import CrystalDiffusion
 from generators.datamodule import DecorationDataModule, label_matrix
 from generators.denoiser.orbit_denoiser import DenoiserConfig
-from generators.module import CompositionDiffusion, OptimizerConfig
+from generators.module import CompositionDiffusion
 from generators.oracles.surrogate_module import SurrogateModule, SurrogateOptimizer
 from generators.oracles.surrogate_network import SurrogateConfig
+from generators.schedule import OptimizerConfig
 from generators.schema import DataConfig, TrainConfig
 from generators.structures.dataset import StructureDataModule, read_structure_rows
 from generators.structures.module import StructureModule, StructureOptimizer, mean_neighbours

@@ -19,10 +19,10 @@ from generators.conditioning import PropertyScale
 from generators.crystal_data import CrystalDataModule, CrystalSource
 from generators.crystal_module import CrystalDiffusion
 from generators.denoiser.crystal_denoiser import CrystalDenoiserConfig
-from generators.module import OptimizerConfig
 from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import fractions_of
 from generators.oracles.hull_tables import ENERGY, chgnet_hull, reference_compounds
+from generators.schedule import OptimizerConfig
 from generators.schema import TrainConfig
 
 PROPERTIES = ("formation_energy_per_atom", "e_above_hull", "band_gap", "magnetization_density", "bulk_modulus")

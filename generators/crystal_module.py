@@ -27,7 +27,7 @@ from generators.diffusion.interpolants import gaussian_guess
 from generators.diffusion.masked import corrupt, negative_bound
 from generators.diffusion.times import low_discrepancy_times
 from generators.element_features import N_STATES
-from generators.module import OptimizerConfig
+from generators.schedule import OptimizerConfig, move_average, warmed_cosine
 
 WEIGHTS = {
     "space_group": 0.5,
@@ -185,11 +185,7 @@ class CrystalDiffusion(pl.LightningModule):
 
     def on_train_batch_end(self, *args: Any) -> None:
         """Move the averaged weights."""
-        step = self.global_step
-        decay = min(self.optimizer_config.ema_decay, (1 + step) / (10 + step))
-        with torch.no_grad():
-            for averaged, weight in zip(self.averaged.parameters(), self.denoiser.parameters(), strict=True):
-                averaged.lerp_(weight, 1 - decay)
+        move_average(self.averaged, self.denoiser, self.global_step, self.optimizer_config.ema_decay)
 
     def _evaluate(self, part: str, batch: Mapping[str, Any], batch_idx: int) -> None:
         generator = torch.Generator().manual_seed(self.seed + batch_idx)
@@ -213,20 +209,7 @@ class CrystalDiffusion(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW; the learning rate warms up and then follows a cosine to zero at the last step."""
-        config = self.optimizer_config
-        optimizer = torch.optim.AdamW(
-            self.denoiser.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98)
-        )
-        total = max(int(self.trainer.estimated_stepping_batches), config.warmup_steps + 1)
-
-        def factor(step: int) -> float:
-            if step < config.warmup_steps:
-                return (step + 1) / config.warmup_steps
-            progress = (step - config.warmup_steps) / (total - config.warmup_steps)
-            return float(0.5 * (1 + torch.cos(torch.tensor(min(progress, 1.0) * torch.pi))))
-
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return warmed_cosine(self.trainer, self.denoiser.parameters(), self.optimizer_config, betas=(0.9, 0.98))
 
     # -- use ----------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import pytorch_lightning as pl
@@ -19,17 +19,7 @@ from generators.diffusion.masked import corrupt, negative_bound
 from generators.diffusion.times import low_discrepancy_times
 from generators.element_features import N_STATES
 from generators.sampling.composition import CompositionSampler
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """AdamW with linear warm-up and cosine decay, and an exponential moving average of the weights."""
-
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    warmup_steps: int = 200
-    ema_decay: float = 0.999
-    unconditional: float = 0.15
+from generators.schedule import OptimizerConfig, move_average, warmed_cosine
 
 
 class CompositionDiffusion(pl.LightningModule):
@@ -95,11 +85,7 @@ class CompositionDiffusion(pl.LightningModule):
 
     def on_train_batch_end(self, *args: Any) -> None:
         """Move the averaged weights."""
-        step = self.global_step
-        decay = min(self.optimizer_config.ema_decay, (1 + step) / (10 + step))
-        with torch.no_grad():
-            for averaged, weight in zip(self.averaged.parameters(), self.denoiser.parameters(), strict=True):
-                averaged.lerp_(weight, 1 - decay)
+        move_average(self.averaged, self.denoiser, self.global_step, self.optimizer_config.ema_decay)
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         """Loss of the averaged weights, with the same noise at every epoch."""
@@ -115,20 +101,7 @@ class CompositionDiffusion(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW; the learning rate warms up and then follows a cosine to zero at the last step."""
-        config = self.optimizer_config
-        optimizer = torch.optim.AdamW(
-            self.denoiser.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-        )
-        total = max(int(self.trainer.estimated_stepping_batches), config.warmup_steps + 1)
-
-        def factor(step: int) -> float:
-            if step < config.warmup_steps:
-                return (step + 1) / config.warmup_steps
-            progress = (step - config.warmup_steps) / (total - config.warmup_steps)
-            return float(0.5 * (1 + torch.cos(torch.tensor(min(progress, 1.0) * torch.pi))))
-
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return warmed_cosine(self.trainer, self.denoiser.parameters(), self.optimizer_config)
 
     # -- use ------------------------------------------------------------------------------------------
 

@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
 
 from data.properties import known_property
-from generators.export import conventional, file_stem, structures_of
+from generators.export import file_stem
 from generators.generate import Answer
 from generators.oracles.hull_tables import reference_compounds
 from generators.report import figures
-from generators.report.html import N_ROWS, N_VIEWS, STYLE, figure_html
+from generators.report.html import N_ROWS, N_VIEWS, figure_html, page, views
 from generators.wish import Interval, Wish
 
 ABOVE = "e_above_hull"
@@ -81,21 +80,9 @@ def render_crystals(answer: Answer, wish: Wish) -> str:
     for title, figure in crystal_figures(answer, wish).items():
         parts.append(f"<h2>{html.escape(title)}</h2>{figure_html(figure)}")
     parts.append("<h2>Best candidates</h2>" + _rows(table, wish))
-    rows = list(range(min(N_VIEWS, len(table))))
-    views = []
-    for i, structure in zip(rows, structures_of(answer.batch, rows), strict=True):
-        row = table.iloc[i]
-        caption = f"{row['formula']}, {row['prototype'] or row['protostructure']}, space group {row['space_group']}"
-        views.append(
-            f"<figure>{figure_html(figures.structure_view(conventional(structure)))}"
-            f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-        )
-    if views:
-        parts.append("<h2>The first of them</h2><div class='views'>" + "".join(views) + "</div>")
-    return (
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>raremat report</title>"
-        f"<style>{STYLE}</style><script>{get_plotlyjs()}</script></head><body>{''.join(parts)}</body></html>"
-    )
+    kinds = table["prototype"].where(table["prototype"] != "", table["protostructure"]).head(N_VIEWS)
+    first = zip(table["formula"], kinds, table["space_group"], strict=False)
+    return page([*parts, views(answer, [f"{f}, {kind}, space group {group}" for f, kind, group in first])])
 
 
 def _figures_of_the_run(answer: Answer) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,17 +78,26 @@ def render(answer: Answer, training: CrystalDataset, wish: Wish) -> str:
     for title, figure in report_figures(answer, training, wish).items():
         parts.append(f"<h2>{html.escape(title)}</h2>" + figure_html(figure))
     parts.append("<h2>Best candidates</h2>" + _candidates(answer, wish))
-    rows = list(range(min(N_VIEWS, len(table))))
-    views = []
-    for i, structure in zip(rows, structures_of(answer.batch, rows), strict=True):
-        row = table.iloc[i]
-        caption = f"{row['formula']}, {row['prototype']}, space group {row['space_group']}"
-        views.append(
-            f"<figure>{figure_html(figures.structure_view(conventional(structure)))}"
-            f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-        )
-    if views:
-        parts.append("<h2>The first of them</h2><div class='views'>" + "".join(views) + "</div>")
+    captions = [f"{row['formula']}, {row['prototype']}, space group {row['space_group']}" for row in _first(table)]
+    return page([*parts, views(answer, captions)])
+
+
+def _first(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(k): v for k, v in row.items()} for row in table.head(N_VIEWS).to_dict("records")]
+
+
+def views(answer: Answer, captions: Sequence[str]) -> str:
+    """3D views of the first candidates, one for each caption."""
+    shown = [
+        f"<figure>{figure_html(figures.structure_view(conventional(structure)))}"
+        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+        for caption, structure in zip(captions, structures_of(answer.batch, list(range(len(captions)))), strict=True)
+    ]
+    return "<h2>The first of them</h2><div class='views'>" + "".join(shown) + "</div>" if shown else ""
+
+
+def page(parts: Sequence[str]) -> str:
+    """The whole page; plotly's code is inside."""
     return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>raremat report</title>"
         f"<style>{STYLE}</style><script>{get_plotlyjs()}</script></head><body>{''.join(parts)}</body></html>"
