@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,8 +35,11 @@ DECORATION_SHARE = 0.3
 def build_crystals(config: TrainConfig) -> tuple[CrystalDataModule, CrystalDiffusion, list[Rejected]]:
     """Known crystals of ``data.path``, the embedded exchanges, draws and decorations; and an untrained model.
 
+    With ``model.initial`` the model goes on from that one's weights, with its properties and their scales: a small
+    table need not have labels of all of them.
+
     Raises:
-        ValueError: a property that no part has, or too few labels.
+        ValueError: a property that no part has, too few labels, or another list of properties than the initial model's.
     """
     rejected: list[Rejected] = []
     sources: list[CrystalSource] = []
@@ -58,8 +63,15 @@ def build_crystals(config: TrainConfig) -> tuple[CrystalDataModule, CrystalDiffu
 
     has = {name for source in sources for name in source.dataset.properties}
     names = list(config.data.properties) or [name for name in PROPERTIES if name in has]
+    initial = None if config.model.initial is None else load_checkpoint(Path(config.model.initial), "crystal")
+    scales: dict[str, PropertyScale] = {}
+    if initial is not None:
+        scales = initial_scales(*initial)
+        if config.data.properties and names != list(scales):
+            raise ValueError(f"data.properties: the model of model.initial has {', '.join(scales)}, leave this key out")
+        names = list(scales)
     for name in names:
-        if name not in has:
+        if name not in has and name not in scales:
             raise ValueError(f"data.properties={name!r}: not in the data, which has {', '.join(sorted(has))}")
     first, second, third = config.data.fractions
     model = config.model
@@ -69,7 +81,7 @@ def build_crystals(config: TrainConfig) -> tuple[CrystalDataModule, CrystalDiffu
     part = data.parts["train"]
     torch.manual_seed(config.seed)
     module = CrystalDiffusion(
-        [PropertyScale.fit(name, part.labels[:, i]) for i, name in enumerate(names)],
+        [scales[n] if n in scales else PropertyScale.fit(n, part.labels[:, i]) for i, n in enumerate(names)],
         StrainScale.fit(part.batch),
         sorted(set(part.batch.atomic_number.flatten().tolist()) - {0}),
         CrystalDenoiserConfig(model.width, model.depth, model.heads, model.n_radial, model.dropout),
@@ -78,9 +90,14 @@ def build_crystals(config: TrainConfig) -> tuple[CrystalDataModule, CrystalDiffu
         ),
         config.seed,
     )
-    if model.initial is not None:
-        module.start_from(load_checkpoint(Path(model.initial), "crystal")[1])
+    if initial is not None:
+        module.start_from(initial[1])
     return data, module, rejected
+
+
+def initial_scales(config: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> dict[str, PropertyScale]:
+    """Scales of an exported model by the name of the property, in its order."""
+    return {s["name"]: PropertyScale.from_state({**s, "knots": state[f"scales.{s['name']}"]}) for s in config["scales"]}
 
 
 def groups_of(dataset: CrystalDataset) -> list[str]:
@@ -95,13 +112,13 @@ def with_judged_labels(dataset: CrystalDataset) -> CrystalDataset:
     of properties without an energy scale, and lose their energies.
     """
     compounds = reference_compounds().drop_duplicates("id").set_index("id")
-    known = [name for name in dataset.ids if name in compounds.index]
-    if not known:
-        return dataset
+    known = [name in compounds.index for name in dataset.ids]
     energy = compounds[ENERGY].to_numpy(dtype=np.float64)
     compounds["e_above_hull"] = chgnet_hull().e_above_hull(fractions_of(compounds["formula"]), energy, SCALE)
     found = compounds.reindex(list(dataset.ids))
     properties = dict(dataset.properties)
     for name in (ENERGY, "e_above_hull", "volume_per_atom", "magnetization_density", "bulk_modulus"):
-        properties[name] = torch.from_numpy(found[name].to_numpy(dtype=np.float64, copy=True))
+        judged = torch.from_numpy(found[name].to_numpy(dtype=np.float64, copy=True))
+        own = properties.get(name) if name not in (ENERGY, "e_above_hull") else None
+        properties[name] = judged if own is None else torch.where(torch.tensor(known), judged, own)
     return CrystalDataset(dataset.batch, properties, dataset.prototype, dataset.ids)

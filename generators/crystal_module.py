@@ -229,7 +229,7 @@ class CrystalDiffusion(pl.LightningModule):
         return config, state
 
     def start_from(self, state: Mapping[str, Tensor]) -> None:
-        """Weights of an exported model of the same size; scales stay those of this model's own data.
+        """Weights of an exported model of the same size; the scale of the lattices stays that of this model's own data.
 
         Raises:
             ValueError: a model of another size, or of other properties.
