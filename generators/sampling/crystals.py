@@ -195,7 +195,7 @@ class CrystalSampler:
     def _draw_atoms(self, task: CrystalTask, sizes: Tensor, n: int, generator: torch.Generator) -> Tensor:
         """[n] atoms in the primitive cell: drawn evenly among those possible under a composition, else 0 (not fixed).
 
-        Small multiples of the formula are commoner: weights fall with the square of the number.
+        Small multiples of the formula are commoner: weights fall with the number of atoms.
         """
         if not task.composition:
             return torch.zeros(n, dtype=torch.long)
