@@ -50,15 +50,15 @@ class TaskShares:
         prototype: Wyckoff positions partly hidden.
         elements: elements partly hidden, all positions given.
         with_geometry: share of the second kind in which a noisy geometry is seen.
-        composition: share of the first kind in which the composition is given.
+        composition: share in which the composition is given.
         n_atoms: share in which the number of atoms is given.
         source: share in which the part of the training data is given.
     """
 
-    prototype: float = 0.2
+    prototype: float = 0.25
     elements: float = 0.2
     with_geometry: float = 0.6
-    composition: float = 0.35
+    composition: float = 0.45
     n_atoms: float = 0.3
     source: float = 0.5
 

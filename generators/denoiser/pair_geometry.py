@@ -20,10 +20,11 @@ from data.orbit_batch import OrbitBatch
 from data.wyckoff import wyckoff_table
 
 NEAREST, FARTHEST = 0.25, 2.35
-_SHIFTS = torch.cartesian_prod(*[torch.arange(-1.0, 2.0)] * 3)
+MOST_CELLS = 4
+"""Periodic images are looked for in at most so many cells along each axis, to either side."""
 _SELF = 1e-3
-_CHUNK = 200_000
-"""Pairs of sites in one block."""
+_CHUNK = 3_000_000
+"""Periodic images of pairs of sites in one block."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,26 +82,29 @@ def pair_features(batch: OrbitBatch, unit: Tensor, n_radial: int) -> PairFeature
 
     width = 1 + 3 + N_STRAIN
     total = torch.zeros(b * k * k, n_radial * width, dtype=dtype, device=device)
-    shifts = _SHIFTS.to(device, dtype)
     grid = torch.linspace(NEAREST, FARTHEST, n_radial, device=device, dtype=dtype)
     spacing = float(grid[1] - grid[0])
     basis = STRAIN_BASIS.to(device, dtype)
     reach = unit * (FARTHEST + spacing)
-    for rows in torch.arange(len(cell), device=device).split(_CHUNK):
-        who = crystal[rows]
-        step = cells.frac_coords[neighbour[rows]] - cells.frac_coords[center[rows]]
-        step = step - torch.round(step)
-        vectors = (step[:, None] + shifts) @ cells.lattice[who]  # [p, 27, 3]
-        distance = vectors.norm(dim=-1)
-        near = (distance > _SELF) & (distance < reach[who][:, None])
-        pair, _ = near.nonzero(as_tuple=True)  # most images of a large cell are too far away
-        vector, distance = vectors[near], distance[near]
-        scaled = distance / unit[who[pair]]
+    images, images_start, shifts = _images(cells.lattice, reach)
+    step = cells.frac_coords[neighbour] - cells.frac_coords[center]
+    step = ((step - torch.round(step))[:, None] @ cells.lattice[crystal]).squeeze(1)
+    per_pair = images[crystal]
+    end = torch.cumsum(per_pair, 0)
+    block = torch.div(end - 1, _CHUNK, rounding_mode="floor")
+    for rows in torch.arange(len(cell), device=device).split(torch.bincount(block).tolist()):
+        pair = torch.repeat_interleave(rows, per_pair[rows])
+        image = torch.arange(len(pair), device=device) - (end - per_pair - end[rows[0]] + per_pair[rows[0]])[pair]
+        vector = step[pair] + shifts[images_start[crystal[pair]] + image]
+        distance = vector.norm(dim=-1)
+        near = ((distance > _SELF) & (distance < reach[crystal[pair]])).nonzero().squeeze(-1)
+        pair, vector, distance = pair[near], vector[near], distance[near]
+        scaled = distance / unit[crystal[pair]]
         radial = torch.exp(-0.5 * ((scaled[:, None] - grid) / spacing) ** 2)
         direction = vector / distance[:, None]
         stretch = ((direction @ basis.flatten(0, 1).mT).unflatten(-1, (N_STRAIN, 3)) * direction[:, None]).sum(-1)
         what = torch.cat([torch.ones_like(distance)[:, None], direction, stretch * scaled[:, None]], -1)
-        total.index_add_(0, cell[rows[pair]], (radial[:, :, None] * what[:, None]).flatten(1))
+        total.index_add_(0, cell[pair], (radial[:, :, None] * what[:, None]).flatten(1))
     summed = total.view(b, k, k, n_radial, width)
     box = strain_to_lattice(batch.space_group, batch.strain)
     fractional = torch.linalg.inv(box) * unit[:, None, None]  # one unit in Å -> conventional fractions
@@ -108,3 +112,22 @@ def pair_features(batch: OrbitBatch, unit: Tensor, n_radial: int) -> PairFeature
     turn = torch.einsum("bxy,bkuy->bkxu", fractional, to_free)
     pull = torch.einsum("bijfx,bixu->bijfu", summed[..., 1:4], turn)
     return PairFeatures(summed[..., 0], pull, summed[..., 4:])
+
+
+def _images(lattice: Tensor, reach: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Translations [I, 3] Å of each of B cells that can bring a site within ``reach`` [B]; how many, and the first.
+
+    They start from the nearest spelling of a pair (fractional steps of at most one half).
+    """
+    heights = 1 / torch.linalg.inv(lattice).norm(dim=1)  # [B, 3] Å between the planes of each axis
+    most = torch.floor(reach[:, None] / heights + 0.5).clamp(max=MOST_CELLS).long()
+    sides = 2 * most + 1
+    count = sides.prod(-1)
+    first = torch.cumsum(count, 0) - count
+    owner = torch.repeat_interleave(torch.arange(len(lattice), device=lattice.device), count)
+    index = torch.arange(len(owner), device=lattice.device) - first[owner]
+    sides, most = sides[owner], most[owner]
+    last = index % sides[:, 2]
+    middle = torch.div(index, sides[:, 2], rounding_mode="floor")
+    whole = torch.stack([torch.div(middle, sides[:, 1], rounding_mode="floor"), middle % sides[:, 1], last], -1) - most
+    return count, first, (whole.to(lattice)[:, None] @ lattice[owner]).squeeze(1)

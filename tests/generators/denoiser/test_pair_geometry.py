@@ -14,13 +14,13 @@ from data.lattice import STRAIN_BASIS, strain_to_lattice
 from data.orbit_batch import OrbitBatch
 from data.respelling import respell
 from data.wyckoff import wyckoff_table
-from generators.denoiser.pair_geometry import FARTHEST, NEAREST, PairFeatures, length_unit, pair_features
+from generators.denoiser.pair_geometry import FARTHEST, MOST_CELLS, NEAREST, PairFeatures, length_unit, pair_features
 
 MakeBatch = Callable[..., OrbitBatch]
 N_RADIAL = 6
 GRID = np.linspace(NEAREST, FARTHEST, N_RADIAL)
 SPACING = GRID[1] - GRID[0]
-IMAGES = np.stack(np.meshgrid(*[np.arange(-4, 5)] * 3, indexing="ij"), -1).reshape(-1, 3)
+IMAGES = np.stack(np.meshgrid(*[np.arange(-6, 7)] * 3, indexing="ij"), -1).reshape(-1, 3)
 
 
 def features(batch: OrbitBatch) -> tuple[PairFeatures, torch.Tensor]:
@@ -67,11 +67,11 @@ class Sites:
 
 
 def roomy(batch: OrbitBatch) -> OrbitBatch:
-    """Those of at most 60 atoms whose cells are so wide that all neighbours are among the 27 nearest images."""
+    """Those of at most 60 atoms whose cells are so wide that all neighbours are among the images looked at."""
     cells = decode(batch)
     heights = 1 / torch.linalg.inv(cells.lattice).norm(dim=1)
     reach = length_unit(cells.volume, cells.n_atoms) * (FARTHEST + SPACING)
-    return batch.select((1.5 * heights.amin(1) > reach) & (batch.n_atoms <= 60))
+    return batch.select(((MOST_CELLS + 0.5) * heights.amin(1) > reach) & (batch.n_atoms <= 60))
 
 
 @pytest.fixture
