@@ -16,11 +16,11 @@ from data.prototype_table import PrototypeTable
 from data.prototypes import PrototypeLibrary, prototype_library
 from data.sources.read import read_crystals
 from data.sources.rows import Rejected
-from generators.build_crystals import build_crystals
 from generators.checkpoints import load_checkpoint
 from generators.conditioning import PropertyScale
-from generators.crystal_data import CrystalDataModule
-from generators.crystal_module import CrystalDiffusion
+from generators.crystals.build import build_crystals
+from generators.crystals.datamodule import CrystalDataModule
+from generators.crystals.module import CrystalDiffusion
 from generators.datamodule import DecorationDataModule, label_matrix
 from generators.denoiser.orbit_denoiser import DenoiserConfig
 from generators.module import CompositionDiffusion

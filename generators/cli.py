@@ -71,7 +71,7 @@ def _train(config: DictConfig) -> None:
 def _generate(config: DictConfig) -> None:
     def work(typed: Any, plain: dict[str, Any], folder: Path) -> str:
         if typed.task.kind == "crystals":
-            from generators.crystal_answer import answer_crystals
+            from generators.crystals.answer import answer_crystals
 
             return answer_crystals(typed, plain, folder)
         if not isinstance(typed.target.wish, dict) or not typed.target.wish:

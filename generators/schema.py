@@ -11,7 +11,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from generators.task_schema import TaskConfig
+from generators.crystals.task_schema import TaskConfig
 
 LOGGERS = ("wandb", "csv", "none")
 TENSOR_FRAMES = ("structure", "ieee")

@@ -23,9 +23,9 @@ from data.orbit_batch import OrbitBatch
 from data.protostructure import crystal_key
 from generators.checkpoints import load_checkpoint
 from generators.conditioning import Conditions
-from generators.crystal_module import CrystalDiffusion
+from generators.crystals.labelling import LABELS, compact, labelled, shares_above_hull
+from generators.crystals.module import CrystalDiffusion
 from generators.judging import JudgeWorkers, write_parquet
-from generators.labelling import LABELS, compact, labelled, shares_above_hull
 from generators.manifest import file_hash
 from generators.oracles.hull_tables import reference_compounds
 from generators.oracles.judge import JudgeSettings

@@ -22,8 +22,8 @@ from data.frames import CRYSTAL_COLUMNS
 from data.orbit_batch import OrbitBatch
 from data.protostructure import crystal_key
 from data.sources import read_crystals
+from generators.crystals.labelling import LABELS, compact, labelled, shares_above_hull
 from generators.judging import JudgeWorkers, write_parquet
-from generators.labelling import LABELS, compact, labelled, shares_above_hull
 from generators.oracles.judge import JudgeSettings
 from generators.screening.crystal_exchange import exchange_crystals
 

@@ -88,7 +88,7 @@ def crystal_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from data.strain_scale import StrainScale
     from generators.checkpoints import save_checkpoint
     from generators.conditioning import PropertyScale
-    from generators.crystal_module import CrystalDiffusion
+    from generators.crystals.module import CrystalDiffusion
     from generators.denoiser.crystal_denoiser import CrystalDenoiserConfig
     from generators.screening.atomic_volumes import atomic_volumes
 

@@ -12,7 +12,7 @@ from data.orbit_batch import OrbitBatch
 from data.strain_scale import StrainScale
 from data.wyckoff import wyckoff_table
 from generators.conditioning import Conditions, PropertyScale, condition_features
-from generators.crystal_noise import observe
+from generators.crystals.noise import observe
 from generators.denoiser.crystal_denoiser import N_SOURCES, CrystalCondition, CrystalDenoiser, NoisyCrystals
 from generators.diffusion.interpolants import boost, schedule
 from generators.diffusion.masked import guided_logits, reveal_order, sample_states
@@ -36,7 +36,7 @@ class CrystalSamplerSettings:
         steps: network evaluations for the geometry.
         boost: `generators.diffusion.interpolants.boost` of the coordinates.
         power: of the time schedule.
-        source: number of the part of the training data to resemble (`generators.build_crystals`), 0 for any.
+        source: number of the part of the training data to resemble (`generators.crystals.build`), 0 for any.
         batch_size: crystals in one evaluation.
     """
 

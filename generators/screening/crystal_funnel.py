@@ -86,7 +86,7 @@ def screen_crystals(
     """Stream the shards once; in memory are one shard, the chosen rows and 16 bytes per distinct crystal.
 
     Args:
-        shards: tables of `generators.crystal_draws`.
+        shards: tables of `generators.crystals.draws`.
         known: what is not new.
         prototypes: protostructures that are not new.
         wanted: rows to choose at most.

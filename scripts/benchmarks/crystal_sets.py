@@ -19,9 +19,9 @@ from data.orbit_batch import OrbitBatch
 from data.sources import read_crystals
 from data.splits import split_by
 from generators.build import load_crystal_generator
-from generators.build_crystals import groups_of
 from generators.conditioning import Conditions
-from generators.crystal_module import CrystalDiffusion
+from generators.crystals.build import groups_of
+from generators.crystals.module import CrystalDiffusion
 from generators.evaluation.evaluate import ENERGY, Reference
 from generators.oracles.hull_tables import reference_compounds
 from generators.sampling.crystal_task import CrystalTask

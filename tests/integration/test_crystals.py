@@ -18,7 +18,7 @@ from pymatgen.core import Composition, Structure
 
 from generators import cli
 from generators.conditioning import Conditions
-from generators.crystal_draws import CrystalDraws, draw_shards, write_samples
+from generators.crystals.draws import CrystalDraws, draw_shards, write_samples
 from generators.evaluation.samples import read_samples
 from generators.sampling.crystal_task import CrystalTask
 from generators.sampling.crystals import CrystalSamplerSettings

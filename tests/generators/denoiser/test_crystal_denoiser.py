@@ -11,7 +11,7 @@ from torch import Tensor
 from data.orbit_batch import OrbitBatch
 from data.strain_scale import StrainScale
 from data.wyckoff import wyckoff_table
-from generators.crystal_noise import observe
+from generators.crystals.noise import observe
 from generators.denoiser.crystal_denoiser import CrystalCondition, CrystalDenoiser, CrystalDenoiserConfig
 
 MakeBatch = Callable[..., OrbitBatch]

@@ -14,7 +14,7 @@ from data.orbit_batch import OrbitBatch
 from data.strain_scale import StrainScale
 from generators.checkpoints import load_checkpoint, save_checkpoint
 from generators.conditioning import Conditions, PropertyScale
-from generators.crystal_module import CrystalDiffusion
+from generators.crystals.module import CrystalDiffusion
 from generators.denoiser.crystal_denoiser import CrystalDenoiserConfig
 from generators.sampling.crystal_task import CrystalTask
 from generators.sampling.crystals import CrystalSampler, CrystalSamplerSettings

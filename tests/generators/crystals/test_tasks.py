@@ -17,9 +17,9 @@ from data.protostructure import protostructure_label
 from data.prototypes import prototype_library
 from generators import cli
 from generators.checkpoints import load_checkpoint, save_checkpoint
-from generators.crystal_draws import load_crystal_model
-from generators.crystal_tasks import crystal_task, describe_task, parse_composition
-from generators.task_schema import TaskConfig
+from generators.crystals.draws import load_crystal_model
+from generators.crystals.task_schema import TaskConfig
+from generators.crystals.tasks import crystal_task, describe_task, parse_composition
 from generators.wish import Wish
 
 KNOWN = tuple(range(1, 84))

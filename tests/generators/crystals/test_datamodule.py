@@ -12,8 +12,8 @@ from data.crystal import Crystal
 from data.dataset import CrystalDataset
 from data.orbit_batch import OrbitBatch
 from data.protostructure import crystal_key, protostructure_label
-from generators.build_crystals import groups_of
-from generators.crystal_data import CrystalDataModule, CrystalSource, SizedBatches, trimmed
+from generators.crystals.build import groups_of
+from generators.crystals.datamodule import CrystalDataModule, CrystalSource, SizedBatches, trimmed
 
 MakeBatch = Callable[..., OrbitBatch]
 FRACTIONS = (0.6, 0.2, 0.2)

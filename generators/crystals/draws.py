@@ -23,7 +23,7 @@ from data.protostructure import crystal_key, protostructure_label
 from data.workers import start_worker
 from generators.checkpoints import REMEDY, load_checkpoint
 from generators.conditioning import Conditions
-from generators.crystal_module import CrystalDiffusion
+from generators.crystals.module import CrystalDiffusion
 from generators.judging import write_parquet
 from generators.oracles.potential import best_device
 from generators.sampling.crystal_task import CrystalTask

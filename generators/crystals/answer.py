@@ -12,10 +12,11 @@ from data.sources import read_crystals
 from generators.answer import MAY_DIFFER
 from generators.build import shipped
 from generators.conditioning import Conditions
-from generators.crystal_draws import CrystalDraws, drawing_device, load_crystal_model
-from generators.crystal_generate import CrystalGeneration, CrystalRunSettings, describe_crystals
-from generators.crystal_module import CrystalDiffusion
-from generators.crystal_tasks import crystal_task, describe_task
+from generators.crystals.draws import CrystalDraws, drawing_device, load_crystal_model
+from generators.crystals.generate import CrystalGeneration, CrystalRunSettings, describe_crystals
+from generators.crystals.module import CrystalDiffusion
+from generators.crystals.task_schema import SOURCES
+from generators.crystals.tasks import crystal_task, describe_task
 from generators.export import write_candidates
 from generators.generate import Answer
 from generators.judging import write_parquet
@@ -24,7 +25,6 @@ from generators.oracles.judge import JudgeSettings
 from generators.report.crystals import write_crystal_report
 from generators.sampling.crystals import CrystalSamplerSettings
 from generators.schema import GenerateConfig
-from generators.task_schema import SOURCES
 from generators.wish import Wish, parse_wish
 
 BEST = 5

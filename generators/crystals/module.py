@@ -16,7 +16,7 @@ from data.orbit_batch import OrbitBatch
 from data.strain_scale import StrainScale, element_fractions
 from data.wyckoff import wyckoff_table
 from generators.conditioning import Conditions, PropertyScale, condition_features, random_conditions
-from generators.crystal_noise import geometry_path, observe
+from generators.crystals.noise import geometry_path, observe
 from generators.denoiser.crystal_denoiser import (
     NEAREST_TIME,
     CrystalCondition,
@@ -66,7 +66,7 @@ class TaskShares:
 class CrystalDiffusion(pl.LightningModule):
     """Masked diffusion of Wyckoff positions and elements, straight paths of coordinates and lattice, one denoiser.
 
-    Batches are those of `generators.crystal_data.CrystalDataModule`.
+    Batches are those of `generators.crystals.datamodule.CrystalDataModule`.
     """
 
     def __init__(

@@ -12,7 +12,7 @@ from data.lattice import strain_to_lattice
 from data.orbit_batch import OrbitBatch
 from data.spellings import canonical
 from data.strain_scale import StrainScale
-from generators.crystal_noise import geometry_path, nearest_spelling, observe
+from generators.crystals.noise import geometry_path, nearest_spelling, observe
 from generators.diffusion.interpolants import wrap
 
 MakeBatch = Callable[..., OrbitBatch]

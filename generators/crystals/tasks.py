@@ -14,9 +14,9 @@ from data.protostructure import label_of
 from data.prototypes import Prototype, PrototypeLibrary
 from data.sources import Source, read_crystals
 from data.wyckoff import wyckoff_table
+from generators.crystals.task_schema import TaskConfig
 from generators.sampling.crystal_task import CRYSTAL_SYSTEMS, CrystalTask, reduced
 from generators.sampling.reachable import MAX_ATOMS, MAX_ORBITS
-from generators.task_schema import TaskConfig
 from generators.wish import Wish, parse_elements
 
 _KEYS = ("n_atoms", "n_elements", "formula_units", "space_groups", "keep_elements", "exchange", "noise", "composition",

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from data.dataset import CrystalDataset
 from data.frames import from_frame
 from data.prototypes import prototype_library
-from generators.crystal_draws import CrystalDraws, draw_shards, read_shards, write_samples
+from generators.crystals.draws import CrystalDraws, draw_shards, read_shards, write_samples
 from generators.generate import Answer
 from generators.judging import JudgeWorkers, judged_batch
 from generators.oracles.chgnet_potential import SCALE

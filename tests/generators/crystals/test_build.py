@@ -13,12 +13,12 @@ from pymatgen.core import Lattice, Structure
 
 from data.dataset import CrystalDataset
 from data.orbit_batch import OrbitBatch
-from generators.build_crystals import build_crystals, initial_scales, with_judged_labels
 from generators.checkpoints import load_checkpoint
+from generators.crystals.build import build_crystals, initial_scales, with_judged_labels
 from generators.oracles.hull_tables import ENERGY, reference_compounds
 from generators.schema import DataConfig, ModelConfig, TrainConfig
 
-WEIGHTS = Path(__file__).parents[2] / "generators" / "weights" / "crystal.pt"
+WEIGHTS = Path(__file__).parents[3] / "generators" / "weights" / "crystal.pt"
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from data.sources.rows import Rejected
 from data.strain_scale import StrainScale
 from generators.checkpoints import load_checkpoint
 from generators.conditioning import PropertyScale
-from generators.crystal_data import CrystalDataModule, CrystalSource
-from generators.crystal_module import CrystalDiffusion
+from generators.crystals.datamodule import CrystalDataModule, CrystalSource
+from generators.crystals.module import CrystalDiffusion
 from generators.denoiser.crystal_denoiser import CrystalDenoiserConfig
 from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import fractions_of
