@@ -42,7 +42,7 @@ def label_of(space_group: int, letters: tuple[str, ...], species: tuple[Hashable
     table = wyckoff_table()
     multiplicity = {x: int(table.multiplicity[table.index(space_group, x)]) for x in set(letters)}
     best = min(
-        tuple(_species_rows(spelling, species, letters, multiplicity))
+        tuple(species_rows(spelling, species, letters, multiplicity))
         for spelling in letter_images(space_group, letters)
     )
     counts = [count for count, _ in best]
@@ -72,7 +72,7 @@ def letter_images(space_group: int, letters: tuple[str, ...]) -> tuple[tuple[str
     return tuple(dict.fromkeys(images))
 
 
-def _species_rows(
+def species_rows(
     spelling: tuple[str, ...],
     species: tuple[Hashable, ...],
     letters: tuple[str, ...],

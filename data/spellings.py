@@ -23,7 +23,7 @@ _BIN = 1e-4
 
 def spellings(crystal: Crystal) -> list[Crystal]:
     """One spelling per normalizer coset, identity first; orbits keep their order."""
-    return [_respell(crystal, k) for k in range(len(wyckoff_table().cosets(crystal.space_group)))]
+    return [respelled(crystal, k) for k in range(len(wyckoff_table().cosets(crystal.space_group)))]
 
 
 def random_spelling(crystal: Crystal, generator: np.random.Generator) -> Crystal:
@@ -31,7 +31,7 @@ def random_spelling(crystal: Crystal, generator: np.random.Generator) -> Crystal
     table = wyckoff_table()
     coset = int(generator.integers(int(table.n_cosets[crystal.space_group])))
     origin = generator.random(3) * table.polar[crystal.space_group].numpy()
-    moved = _respell(crystal, coset, origin, generator)
+    moved = respelled(crystal, coset, origin, generator)
     order = generator.permutation(len(moved.letters))
     return Crystal(
         moved.space_group,
@@ -84,7 +84,7 @@ def _settle(crystal: Crystal) -> Crystal:
         heights = representatives * polar
         _, distinct = np.unique(bins(heights, 1e-6), axis=0, return_index=True)
         for u in heights[distinct]:
-            options.append(sort(_respell(crystal, 0, -(first[:, :3] @ u) * polar)))
+            options.append(sort(respelled(crystal, 0, -(first[:, :3] @ u) * polar)))
     return min(options, key=_rank)
 
 
@@ -94,7 +94,7 @@ def _sites(crystal: Crystal, orbit: int) -> NDArray[np.float64]:
     return np.asarray(operations[:, :, :3] @ np.asarray(crystal.coordinates[orbit]) + operations[:, :, 3])
 
 
-def _respell(
+def respelled(
     crystal: Crystal,
     coset: int,
     origin: NDArray[np.float64] | None = None,

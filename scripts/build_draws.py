@@ -29,8 +29,9 @@ from generators.judging import JudgeWorkers, write_parquet
 from generators.manifest import file_hash
 from generators.oracles.hull_tables import reference_compounds
 from generators.oracles.judge import JudgeSettings
+from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask
-from generators.sampling.crystals import CrystalSampler, CrystalSamplerSettings
+from generators.sampling.crystals import CrystalSampler
 from generators.wish import Interval
 
 LARGEST = 20

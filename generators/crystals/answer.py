@@ -23,7 +23,7 @@ from generators.judging import write_parquet
 from generators.manifest import claim_folder, write_json
 from generators.oracles.judge import JudgeSettings
 from generators.report.crystals import write_crystal_report
-from generators.sampling.crystals import CrystalSamplerSettings
+from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.schema import GenerateConfig
 from generators.wish import Wish, parse_wish
 
@@ -57,7 +57,7 @@ def answer_crystals(config: GenerateConfig, plain: dict[str, Any], folder: Path)
     )
     draws = CrystalDraws(
         path, settings, task, Conditions.from_wish(wish.intervals, [s.name for s in module.scales], 1), config.seed,
-        drawing_device(oracle.device),
+        drawing_device(oracle.device), task_config.templates,
     )  # fmt: skip
     if task.seeds is not None:
         draws.sampler().usable_seeds(task)  # told before the folder is there

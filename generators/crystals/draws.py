@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import torch
 
 from data.cells import decode
 from data.contact import covalent_radii, shortest_ratio
+from data.exchanges import load_draws, load_exchanges
 from data.frames import to_frame
 from data.orbit_batch import OrbitBatch
 from data.protostructure import crystal_key, protostructure_label
@@ -26,8 +28,10 @@ from generators.conditioning import Conditions
 from generators.crystals.module import CrystalDiffusion
 from generators.judging import write_parquet
 from generators.oracles.potential import best_device
+from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask
-from generators.sampling.crystals import CrystalSampler, CrystalSamplerSettings
+from generators.sampling.crystals import CrystalSampler
+from generators.sampling.templates import Templates
 from generators.screening.proposals import shard_seed
 
 NAME = "crystals"
@@ -47,6 +51,16 @@ def load_crystal_model(path: Path) -> CrystalDiffusion:
         raise ValueError(f"checkpoint={path}: was made for another version of the network: {REMEDY}") from None
 
 
+@lru_cache(maxsize=1)
+def embedded_templates() -> Templates:
+    """The embedded hypothetical crystals as templates."""
+    parts = [part for part in (load_exchanges(), load_draws()) if part is not None]
+    return Templates(
+        OrbitBatch.concatenate([part.batch for part in parts]),
+        torch.cat([part.properties["e_above_hull"] for part in parts]),
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class CrystalDraws:
     """What a process needs to draw any shard of a run; the shards do not depend on who draws them.
@@ -58,6 +72,7 @@ class CrystalDraws:
         wish: one row.
         seed: of the run.
         device: ``cpu``, ``cuda`` or ``mps``.
+        templates: geometries start from embedded crystals of the same protostructure.
     """
 
     model: Path
@@ -66,13 +81,15 @@ class CrystalDraws:
     wish: Conditions
     seed: int
     device: str = "cpu"
+    templates: bool = True
 
     def sampler(self) -> CrystalSampler:
         """With its own copy of the network."""
         module = load_crystal_model(self.model)
+        needed = self.templates and (self.task.seeds is None or self.task.noise == 1)
         return CrystalSampler(
             module.averaged.eval().to(self.device), module.scales, module.strain_scale, module.known_elements,
-            self.settings,
+            self.settings, embedded_templates() if needed else None,
         )  # fmt: skip
 
     def draw(self, sampler: CrystalSampler, shard: int, n: int) -> pd.DataFrame:

@@ -60,6 +60,13 @@ class CrystalCondition:
             self.features[rows], self.given[rows], self.composition[rows], self.n_atoms[rows], self.source[rows]
         )
 
+    def to(self, device: torch.device) -> CrystalCondition:
+        """The same on another device."""
+        return CrystalCondition(
+            self.features.to(device), self.given.to(device), self.composition.to(device), self.n_atoms.to(device),
+            self.source.to(device),
+        )  # fmt: skip
+
     def without_properties(self) -> CrystalCondition:
         """The same with no interval given."""
         nothing = torch.zeros_like(self.given)

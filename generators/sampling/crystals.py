@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,50 +12,18 @@ from data.strain_scale import StrainScale
 from data.wyckoff import wyckoff_table
 from generators.conditioning import Conditions, PropertyScale, condition_features
 from generators.crystals.noise import observe
-from generators.denoiser.crystal_denoiser import N_SOURCES, CrystalCondition, CrystalDenoiser, NoisyCrystals
-from generators.diffusion.interpolants import boost, schedule
+from generators.denoiser.crystal_denoiser import CrystalCondition, CrystalDenoiser, NoisyCrystals
 from generators.diffusion.masked import guided_logits, reveal_order, sample_states
 from generators.element_features import N_STATES
+from generators.sampling.crystal_geometry import CrystalSamplerSettings, GeometrySampler, narrowed
 from generators.sampling.crystal_task import CrystalTask
 from generators.sampling.element_masks import completable, composition_choices, element_choices
 from generators.sampling.position_masks import Progress, letter_choices
 from generators.sampling.reachable import MAX_ATOMS
+from generators.sampling.templates import Templates
 
 _NEVER = -1e9
 _ROUNDS = 60
-
-
-@dataclass(frozen=True)
-class CrystalSamplerSettings:
-    """How crystals are drawn.
-
-    Attributes:
-        guidance: strength of classifier-free guidance; 1 is the plain conditional model.
-        temperature: of space groups, positions and elements.
-        steps: network evaluations for the geometry.
-        boost: `generators.diffusion.interpolants.boost` of the coordinates.
-        power: of the time schedule.
-        source: number of the part of the training data to resemble (`generators.crystals.build`), 0 for any.
-        batch_size: crystals in one evaluation.
-    """
-
-    guidance: float = 1.0
-    temperature: float = 1.0
-    steps: int = 25
-    boost: float = 6.0
-    power: float = 1.0
-    source: int = 0
-    batch_size: int = 128
-
-    def __post_init__(self) -> None:
-        if self.guidance < 0:
-            raise ValueError(f"guidance={self.guidance}: must not be negative")
-        if self.temperature <= 0:
-            raise ValueError(f"temperature={self.temperature}: must be positive")
-        if self.steps < 1:
-            raise ValueError(f"steps={self.steps}: must be at least 1")
-        if not 0 <= self.source <= N_SOURCES:
-            raise ValueError(f"source={self.source}: use 1 to {N_SOURCES}, or 0 for any")
 
 
 class CrystalSampler:
@@ -68,6 +35,8 @@ class CrystalSampler:
         strain_scale: of the lattice.
         known_elements: that the model was trained on.
         settings: how to draw.
+        templates: crystals whose geometry new ones of the same protostructure start from; under a composition also
+            whose prototypes are tried.
     """
 
     def __init__(
@@ -77,10 +46,13 @@ class CrystalSampler:
         strain_scale: StrainScale,
         known_elements: tuple[int, ...],
         settings: CrystalSamplerSettings | None = None,
+        templates: Templates | None = None,
     ) -> None:
         self.denoiser, self.scales, self.strain_scale = denoiser, scales, strain_scale
         self.known_elements = known_elements
         self.settings = settings or CrystalSamplerSettings()
+        self.templates = templates
+        self.geometry = GeometrySampler(denoiser, strain_scale, self.settings, templates)
         self.device = next(denoiser.parameters()).device
 
     @torch.no_grad()
@@ -93,9 +65,10 @@ class CrystalSampler:
             generator: CPU generator.
         """
         if task.seeds is None:
+            if task.composition:
+                return self.draw_geometry(self._of_composition(task, wish, n, generator), wish, generator)
             frame = self.draw_prototypes(task, wish, n, generator)
-            if not task.composition:
-                frame = self.draw_elements(frame, task, wish, generator)
+            frame = self.draw_elements(frame, task, wish, generator)
             return self.draw_geometry(frame, wish, generator)
         usable = self.usable_seeds(task)
         seeds = task.seeds.select(usable[torch.randint(len(usable), (n,), generator=generator)])
@@ -103,8 +76,19 @@ class CrystalSampler:
         if task.noise == 1:
             return self.draw_geometry(frame, wish, generator)
         # The cell keeps its ratio to what its elements would take: an open framework stays open.
-        standard = self.strain_scale.to_standard(seeds, seeds.strain).float()
-        return self.draw_geometry(frame, wish, generator, task.noise, standard)
+        return self.draw_geometry(frame, wish, generator, task.noise, self.geometry.standard(seeds))
+
+    def _of_composition(self, task: CrystalTask, wish: Conditions, n: int, generator: torch.Generator) -> OrbitBatch:
+        """Prototypes of similar compounds as far as there are any, the others drawn by the model."""
+        most = round(n * self.settings.template_share)
+        if self.templates is None or not most:
+            return self.draw_prototypes(task, wish, n, generator)
+        frame = self.templates.prototypes(task, most, generator, self.settings.temperature)
+        if frame is None:
+            return self.draw_prototypes(task, wish, n, generator)
+        if len(frame) == n:
+            return frame
+        return OrbitBatch.concatenate([frame, self.draw_prototypes(task, wish, n - len(frame), generator)])
 
     # -- space group and Wyckoff positions (and, under a composition, elements) -----------------------------
 
@@ -254,7 +238,7 @@ class CrystalSampler:
         free = leads & (elements == 0)
         order = reveal_order(free, generator)
         shown = frame.replace(atomic_number=elements)
-        standard = self.strain_scale.to_standard(frame, frame.strain).float() if seeded else None
+        standard = self.geometry.standard(frame) if seeded else None
         noise_u = torch.rand(frame.coordinates.shape, generator=generator) - 0.5
         coordinates = frame.coordinates.float() + task.noise * noise_u * frame.coordinate_mask if seeded else None
         for step in range(int(free.sum(-1).max())):
@@ -293,7 +277,7 @@ class CrystalSampler:
         start: float = 1.0,
         standard: Tensor | None = None,
     ) -> OrbitBatch:
-        """Coordinates and lattice: the way to the data followed from noise, or from a noised seed.
+        """Coordinates and lattice: from a seed's geometry where ``standard`` is given, else as `GeometrySampler.draw`.
 
         Args:
             frame: space groups, positions, elements; with ``start`` below 1 also the seeds' coordinates.
@@ -302,39 +286,10 @@ class CrystalSampler:
             start: time at which to start.
             standard: [B, 6] standardised strain of the seeds.
         """
-        n = len(frame)
-        noise = torch.rand(frame.coordinates.shape, generator=generator) * frame.coordinate_mask
-        strain_noise = torch.randn(n, 6, generator=generator) * frame.strain_mask
-        if standard is not None:
-            step = (noise - 0.5) * frame.coordinate_mask
-            coordinates = torch.remainder(frame.coordinates.float() + start * step, 1.0)
-            strain = (1 - start) * standard + start * strain_noise
-        else:
-            coordinates, strain = noise, strain_noise
-        times = schedule(self.settings.steps, start, self.settings.power)
-        order = torch.argsort(frame.n_orbits, stable=True)
-        result_u, result_s = torch.zeros_like(coordinates), torch.zeros_like(strain)
-        condition = self._condition(wish, n, None, torch.zeros(n, dtype=torch.long))
-        for rows in order.split(self.settings.batch_size):
-            width = max(int(frame.n_orbits[rows].max()), 1)
-            part = narrowed(frame.select(rows), width).to(self.device)
-            c = self.denoiser.embed_condition(_moved(condition.select(rows), self.device))
-            u, s = coordinates[rows, :width].to(self.device), strain[rows].to(self.device)
-            shown = torch.zeros_like(part.mask)
-            for now, then in zip(times[:-1].tolist(), times[1:].tolist(), strict=True):
-                clock = torch.full((len(rows),), now, device=self.device)
-                state = observe(
-                    part, self.strain_scale, self.denoiser.config.n_radial, shown, shown, (u, s, clock)
-                )  # fmt: skip
-                step, strain_step = self.denoiser.geometry(self.denoiser(state, c), state)
-                share = (now - then) / now
-                u = torch.remainder(u + min(share * boost(now, self.settings.boost), 1.0) * step, 1.0)
-                s = s + share * strain_step
-            result_u[rows, :width] = u.cpu()
-            result_s[rows] = s.cpu()
-        free = frame.coordinate_mask
-        done = frame.replace(coordinates=torch.where(free, result_u, 0.0).double())
-        return done.replace(strain=self.strain_scale.from_standard(done, result_s.double()))
+        condition = self._condition(wish, len(frame), None, torch.zeros(len(frame), dtype=torch.long))
+        if standard is None:
+            return self.geometry.draw(frame, condition, generator)
+        return self.geometry.follow(frame, condition, generator, start, standard)
 
     # -- evaluations ------------------------------------------------------------------------------------------
 
@@ -354,7 +309,7 @@ class CrystalSampler:
     def _guided(self, condition: CrystalCondition, logits: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Logits [n, S] of ``logits(embedded condition, rows)``, guided, on the CPU."""
         rows = torch.arange(len(condition.given))
-        condition = _moved(condition, self.device)
+        condition = condition.to(self.device)
         with_wish = logits(self.denoiser.embed_condition(condition), rows)
         if self.settings.guidance == 1.0 or not bool(condition.given.any()):
             return with_wish.cpu()
@@ -409,21 +364,3 @@ def exchanged_species(frame: OrbitBatch, number: int, generator: torch.Generator
     score = torch.rand(present.shape, generator=generator).masked_fill(~present, -1.0)
     rank = score.argsort(1, descending=True).argsort(1)
     return present & (rank < number)
-
-
-def narrowed(batch: OrbitBatch, width: int) -> OrbitBatch:
-    """The first ``width`` columns."""
-    return replace(
-        batch,
-        position=batch.position[:, :width],
-        atomic_number=batch.atomic_number[:, :width],
-        coordinates=batch.coordinates[:, :width],
-        mask=batch.mask[:, :width],
-    )
-
-
-def _moved(condition: CrystalCondition, device: torch.device) -> CrystalCondition:
-    return CrystalCondition(
-        condition.features.to(device), condition.given.to(device), condition.composition.to(device),
-        condition.n_atoms.to(device), condition.source.to(device),
-    )  # fmt: skip

@@ -14,8 +14,8 @@ from generators.evaluation.samples import Samples
 from generators.judging import JudgeWorkers
 from generators.oracles.hull_tables import known_hull
 from generators.oracles.judge import JudgeSettings
+from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask
-from generators.sampling.crystals import CrystalSamplerSettings
 
 N = 200
 SETTINGS = (

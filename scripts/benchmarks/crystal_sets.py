@@ -24,8 +24,10 @@ from generators.crystals.build import groups_of
 from generators.crystals.module import CrystalDiffusion
 from generators.evaluation.evaluate import ENERGY, Reference
 from generators.oracles.hull_tables import reference_compounds
+from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask
-from generators.sampling.crystals import CrystalSampler, CrystalSamplerSettings
+from generators.sampling.crystals import CrystalSampler
+from generators.sampling.templates import Templates
 from generators.screening.crystal_exchange import exchange_crystals, with_elements
 from generators.screening.ion_exchange import Similarity
 from generators.wish import Interval
@@ -36,6 +38,10 @@ Draw = Callable[[int, int], OrbitBatch]
 
 def _bare(dataset: CrystalDataset) -> CrystalDataset:
     return CrystalDataset(dataset.batch, {}, dataset.prototype, dataset.ids)
+
+
+def _only(dataset: CrystalDataset, name: str) -> CrystalDataset:
+    return CrystalDataset(dataset.batch, {name: dataset.properties[name]}, dataset.prototype, dataset.ids)
 
 
 class CrystalBench:
@@ -68,18 +74,35 @@ class CrystalBench:
         names = [scale.name for scale in self.module.scales]
         return Conditions.from_wish({name: Interval(*sides) for name, sides in intervals.items()}, names, 1)
 
-    def sampler(self, settings: CrystalSamplerSettings | None = None) -> CrystalSampler:
+    @cached_property
+    def templates(self) -> Templates:
+        """The embedded crystals, without what was made of held-out ones or is one of them."""
+        draws = load_draws()
+        parts = [self.exchanges, *([draws] if draws else [])]
+        dataset = CrystalDataset.concatenate([_only(part, "e_above_hull") for part in parts])
+        held_out, keys = set(self.test.ids), set(self.test.keys())
+        fine = [
+            i for i, (name, key) in enumerate(zip(dataset.ids, dataset.keys(), strict=True))
+            if name not in held_out and key not in keys
+        ]  # fmt: skip
+        kept = dataset.select(torch.tensor(fine))
+        return Templates(kept.batch, kept.properties["e_above_hull"])
+
+    def sampler(self, settings: CrystalSamplerSettings | None = None, templates: bool = True) -> CrystalSampler:
         """A sampler of the averaged weights."""
         module = self.module
         return CrystalSampler(
-            module.averaged, module.scales, module.strain_scale, module.known_elements, settings
+            module.averaged, module.scales, module.strain_scale, module.known_elements, settings,
+            self.templates if templates else None,
         )  # fmt: skip
 
-    def drawn(self, task: CrystalTask, settings: CrystalSamplerSettings, wish: Conditions) -> Draw:
+    def drawn(
+        self, task: CrystalTask, settings: CrystalSamplerSettings, wish: Conditions, templates: bool = True
+    ) -> Draw:
         """Samples of the model."""
 
         def draw(n: int, seed: int) -> OrbitBatch:
-            return self.sampler(settings).draw(task, wish, n, torch.Generator().manual_seed(seed))
+            return self.sampler(settings, templates).draw(task, wish, n, torch.Generator().manual_seed(seed))
 
         return draw
 
@@ -127,6 +150,9 @@ class CrystalBench:
             ),
             "raremat, the same, guidance 5, temperature 0.6": (
                 self.drawn(CrystalTask(n_atoms=(1, LARGEST)), guided, stable), 3
+            ),
+            "raremat, the same, every geometry from noise": (
+                self.drawn(CrystalTask(n_atoms=(1, LARGEST)), guided, stable, templates=False), 1
             ),
             "raremat, the same on known prototypes": (
                 self.drawn(CrystalTask(seeds=seeds, noise=0.05), guided, stable), 1

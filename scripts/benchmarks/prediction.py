@@ -15,8 +15,8 @@ from benchmarks.crystal_sets import LARGEST, CrystalBench
 from data.cells import decode
 from data.crystal import Crystal
 from data.orbit_batch import OrbitBatch
+from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask, reduced
-from generators.sampling.crystals import CrystalSamplerSettings
 
 N, TRIES = 100, 20
 FREEDOM = ((0, 0), (1, 3), (4, 9), (10, 200))

@@ -20,8 +20,8 @@ from generators import cli
 from generators.conditioning import Conditions
 from generators.crystals.draws import CrystalDraws, draw_shards, write_samples
 from generators.evaluation.samples import read_samples
+from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask
-from generators.sampling.crystals import CrystalSamplerSettings
 
 TASK = ["task=crystals", "task.n_atoms=[2,6]", "task.n=24", "task.shard_size=8", "task.steps=3", "logger=none",
         "oracle.device=cpu"]  # fmt: skip

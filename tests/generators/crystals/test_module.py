@@ -16,8 +16,9 @@ from generators.checkpoints import load_checkpoint, save_checkpoint
 from generators.conditioning import Conditions, PropertyScale
 from generators.crystals.module import CrystalDiffusion
 from generators.denoiser.crystal_denoiser import CrystalDenoiserConfig
+from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask
-from generators.sampling.crystals import CrystalSampler, CrystalSamplerSettings
+from generators.sampling.crystals import CrystalSampler
 
 ELEMENTS = (3, 8, 12, 17, 22, 26, 38, 56)
 

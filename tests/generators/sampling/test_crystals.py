@@ -18,8 +18,10 @@ from data.strain_scale import StrainScale
 from data.wyckoff import wyckoff_table
 from generators.conditioning import Conditions, PropertyScale
 from generators.denoiser.crystal_denoiser import CrystalDenoiser, CrystalDenoiserConfig
+from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask
-from generators.sampling.crystals import CrystalSampler, CrystalSamplerSettings
+from generators.sampling.crystals import CrystalSampler
+from generators.sampling.templates import Templates
 
 KNOWN = tuple(range(1, 84))
 SEEDS = {
@@ -167,19 +169,35 @@ def test_a_little_noise_keeps_the_geometry_near(
     sampler: CrystalSampler, random_batch: Callable[..., OrbitBatch]
 ) -> None:
     """Where the network takes no step, noise t moves a coordinate by at most t / 2."""
-    still = CrystalSampler(
-        sampler.denoiser, sampler.scales, sampler.strain_scale, KNOWN, CrystalSamplerSettings(steps=1)
-    )
     start = random_batch(40, seed=2, elements=(3, 8, 12))
     torch.manual_seed(0)
     quiet = CrystalDenoiser(1, sampler.denoiser.config).eval()  # its steps start at zero
-    still.denoiser = quiet
+    still = CrystalSampler(quiet, sampler.scales, sampler.strain_scale, KNOWN, CrystalSamplerSettings(steps=1))
     task = CrystalTask(seeds=start, keep_elements=1.0, noise=0.1)
     moved = still.draw(task, NOTHING, 40, torch.Generator().manual_seed(0))
     picked = torch.randint(40, (40,), generator=torch.Generator().manual_seed(0))
     step = moved.coordinates - start.coordinates[picked]
     step = (step - step.round()).abs()
     assert 0.02 < float(step.max()) <= 0.05 + 1e-6
+
+
+def test_with_templates_the_wish_holds_and_known_prototypes_keep_their_geometry(
+    sampler: CrystalSampler, random_batch: Callable[..., OrbitBatch]
+) -> None:
+    batch = random_batch(300, seed=4, groups=(2, 12, 62, 139, 166, 194), most=3, elements=(8, 22))
+    torch.manual_seed(0)
+    quiet = CrystalDenoiser(1, sampler.denoiser.config).eval()
+    settings = CrystalSamplerSettings(steps=2, template_noise=0.02, template_share=0.5)
+    templates = Templates(batch, torch.zeros(len(batch)))
+    using = CrystalSampler(quiet, sampler.scales, sampler.strain_scale, KNOWN, settings, templates)
+    task = CrystalTask(composition={22: 1, 8: 2}, n_atoms=(3, 12))
+    drawn = using.draw(task, NOTHING, 40, torch.Generator().manual_seed(0))
+    assert len(drawn) == 40
+    assert bool(task.fulfilled(drawn).all())
+    expected, _, found = templates.start(drawn)
+    assert 5 < int(found.sum()) < 40
+    step = ((drawn.coordinates - expected.coordinates) * drawn.coordinate_mask)[found]
+    assert 0.002 < float((step - step.round()).abs().max()) <= 0.01 + 1e-6
 
 
 def test_guidance_moves_samples_towards_the_wish(sampler: CrystalSampler) -> None:

@@ -1,0 +1,239 @@
+"""Geometry from crystals of the same protostructure: where sites and cell of a drawn crystal may start from.
+
+Substituting elements in a known crystal places atoms better than any model that starts from nothing, where such a
+crystal exists (Kusaba et al., Comput. Mater. Sci. 211, 111496 (2022), for structure prediction). The denoiser then
+moves atoms and cell to what the new elements want.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby, islice, permutations, product
+
+import torch
+from torch import Tensor
+
+from data.crystal import Crystal
+from data.orbit_batch import OrbitBatch
+from data.protostructure import label_of, species_rows
+from data.spellings import respelled
+from data.wyckoff import wyckoff_table
+from generators.element_features import element_features
+from generators.sampling.crystal_task import CrystalTask
+
+MOST_ORDERS = 24
+"""Ways to assign the species of a template to those of a crystal where the label leaves a choice."""
+VOTE_LENGTH, VOTE_ENERGY = 0.3, 0.07
+"""Distance of element features, and eV/atom above the hull, at which a template's vote falls to 1/e."""
+UNKNOWN = 1.0
+"""eV/atom above the hull of a template that has no energy."""
+_ONE_HOT = 0.5
+
+
+@dataclass(frozen=True)
+class _View:
+    """A template in one of the spellings that its label allows.
+
+    Attributes:
+        row: of the template.
+        coset: that leads to the spelling.
+        species: atomic numbers in the order of the label.
+    """
+
+    row: int
+    coset: int
+    species: tuple[int, ...]
+
+
+class Templates:
+    """Crystals to start geometries from, found by protostructure, the one with the most similar elements first.
+
+    Args:
+        batch: relaxed crystals.
+        e_above_hull: [B] eV/atom; NaN where not known.
+    """
+
+    def __init__(self, batch: OrbitBatch, e_above_hull: Tensor) -> None:
+        self._batch, self._above = batch, e_above_hull.nan_to_num(UNKNOWN).clamp(min=0)
+        self._rows: dict[str, list[int]] = defaultdict(list)
+        self._views: dict[str, tuple[list[_View], Tensor]] = {}
+        for row, label in enumerate(labels_of(batch)):
+            self._rows[label].append(row)
+        features = element_features()
+        features[:, 4:] *= _ONE_HOT
+        self._features = features
+
+    def __len__(self) -> int:
+        return len(self._batch)
+
+    def start(self, frame: OrbitBatch) -> tuple[OrbitBatch, Tensor, Tensor]:
+        """The crystals of ``frame`` in the spelling of their label, with geometry where a template is found.
+
+        Args:
+            frame: space groups, positions and elements.
+
+        Returns:
+            The same crystals with the template's coordinates and strain; the templates' elements on those orbits
+            [B, K], which the strain belongs to; and [B] bool, true where there is a template. Rows without stay as they
+            are.
+        """
+        found = torch.zeros(len(frame), dtype=torch.bool)
+        position, coordinates = frame.position.clone(), frame.coordinates.clone()
+        elements, strain = frame.atomic_number.clone(), frame.strain.clone()
+        original = frame.atomic_number.clone()
+        for i, (label, crystal) in enumerate(zip(labels_of(frame), frame.to_crystals(), strict=True)):
+            template = self._nearest(label, crystal)
+            if template is None:
+                continue
+            parent, zs = template
+            n = len(zs)
+            position[i, :n] = torch.tensor(parent.positions)
+            elements[i, :n] = torch.tensor(zs)
+            original[i, :n] = torch.tensor(parent.atomic_numbers)
+            coordinates[i, :n] = torch.tensor(parent.coordinates, dtype=coordinates.dtype)
+            strain[i] = torch.tensor(parent.strain, dtype=strain.dtype)
+            found[i] = True
+        started = frame.replace(position=position, atomic_number=elements, coordinates=coordinates, strain=strain)
+        return started, original, found
+
+    def prototypes(
+        self, task: CrystalTask, n: int, generator: torch.Generator, temperature: float = 1.0
+    ) -> OrbitBatch | None:
+        """Different prototypes of similar compounds with the task's composition, the likelier the more often first.
+
+        Every template votes for its protostructure, with a weight that falls with the distance of its elements and its
+        energy above the hull; prototypes are drawn by these votes without repeats.
+
+        Args:
+            task: with a composition; what else it asks for holds too.
+            n: at most so many.
+            generator: CPU generator.
+            temperature: of the votes; near 0 the best come first.
+
+        Returns:
+            Space groups, positions and elements; coordinates and strain are 0. None if there is no such prototype.
+        """
+        orders = _element_orders(task.composition)
+        wanted = self._features[torch.tensor(orders)].flatten(1)
+        formula = _anonymous(task.composition)
+        crystals: list[Crystal] = []
+        votes: list[float] = []
+        for label in self._rows:
+            if label.split("_")[0] != formula:
+                continue
+            views, features = self._of_label(label)
+            away = torch.cdist(features.flatten(1), wanted)
+            best, order = away.min(1)
+            rows = torch.tensor([view.row for view in views])
+            score = -best / VOTE_LENGTH - self._above[rows].clamp(max=1.0).to(best) / VOTE_ENERGY
+            nearest = int(best.argmin())
+            crystals.append(self._decorated(views[nearest], orders[int(order[nearest])]))
+            votes.append(float(torch.logsumexp(score, 0)))
+        if not crystals:
+            return None
+        batch = OrbitBatch.from_crystals(crystals)
+        fine = task.fulfilled(batch).nonzero().squeeze(-1)
+        if not len(fine):
+            return None
+        noise = -torch.log(-torch.log(torch.rand(len(votes), generator=generator).clamp(1e-20, 1 - 1e-7)))
+        chosen = fine[torch.argsort(torch.tensor(votes)[fine] / temperature + noise[fine], descending=True)[:n]]
+        bare = batch.select(chosen)
+        return bare.replace(coordinates=torch.zeros_like(bare.coordinates), strain=torch.zeros_like(bare.strain))
+
+    def _of_label(self, label: str) -> tuple[list[_View], Tensor]:
+        if label not in self._views:
+            views = [view for row in self._rows[label] for view in self._views_of(row)]
+            self._views[label] = views, self._features[torch.tensor([view.species for view in views])]
+        return self._views[label]
+
+    def _crystal(self, row: int) -> Crystal:
+        return self._batch.select(torch.tensor([row])).to_crystals()[0]
+
+    def _decorated(self, view: _View, species: Sequence[int]) -> Crystal:
+        crystal = self._crystal(view.row)
+        new = dict(zip(view.species, species, strict=True))
+        return crystal.with_elements(tuple(new[z] for z in crystal.atomic_numbers))
+
+    def _nearest(self, label: str, crystal: Crystal) -> tuple[Crystal, tuple[int, ...]] | None:
+        """The nearest template in the label's spelling, and the elements that go on its orbits."""
+        if label not in self._rows:
+            return None
+        views, features = self._of_label(label)
+        wanted = next(_orders(_best_spellings(crystal)[0][0], crystal))
+        away = ((features - self._features[torch.tensor(wanted)]) ** 2).sum((1, 2))
+        view = views[int(away.argmin())]
+        parent = respelled(self._crystal(view.row), view.coset)
+        new = dict(zip(view.species, wanted, strict=True))
+        return parent, tuple(new[z] for z in parent.atomic_numbers)
+
+    def _views_of(self, row: int) -> list[_View]:
+        crystal = self._crystal(row)
+        return [
+            _View(row, coset, order)
+            for spelling, coset in _best_spellings(crystal)
+            for order in islice(_orders(spelling, crystal), MOST_ORDERS)
+        ]
+
+
+def labels_of(batch: OrbitBatch) -> list[str]:
+    """Protostructure labels; faster than by `Crystal` objects."""
+    letter = wyckoff_table().letter
+    rows = zip(
+        batch.space_group.tolist(), batch.position.tolist(), batch.atomic_number.tolist(), batch.n_orbits.tolist(),
+        strict=True,
+    )  # fmt: skip
+    return [label_of(group, tuple(letter[p] for p in places[:n]), tuple(zs[:n])) for group, places, zs, n in rows]
+
+
+def _rows(spelling: Sequence[str], crystal: Crystal) -> list[tuple[int, str, int]]:
+    """Sites, letters and atomic number of each species, in the order of the label."""
+    multiplicity = dict(zip(crystal.letters, crystal.multiplicities, strict=True))
+    rows = []
+    for z in dict.fromkeys(crystal.atomic_numbers):
+        ((count, letters),) = species_rows(
+            tuple(x for x, y in zip(spelling, crystal.atomic_numbers, strict=True) if y == z),
+            (z,) * crystal.atomic_numbers.count(z),
+            tuple(x for x, y in zip(crystal.letters, crystal.atomic_numbers, strict=True) if y == z),
+            multiplicity,
+        )
+        rows.append((count, letters, z))
+    return sorted(rows)
+
+
+def _best_spellings(crystal: Crystal) -> list[tuple[tuple[str, ...], int]]:
+    """Letters and coset of the spellings that the label is read from."""
+    table = wyckoff_table()
+    start = int(table.position_start[crystal.space_group])
+    offsets = [p - start for p in crystal.positions]
+    found: dict[tuple[str, ...], int] = {}
+    for coset, (_, image) in enumerate(table.cosets(crystal.space_group)):
+        found.setdefault(tuple(table.letter[start + int(image[o])] for o in offsets), coset)
+    ranked = {letters: [row[:2] for row in _rows(letters, crystal)] for letters in found}
+    best = min(ranked.values())
+    return [(letters, found[letters]) for letters, rows in ranked.items() if rows == best]
+
+
+def _orders(spelling: Sequence[str], crystal: Crystal) -> Iterator[tuple[int, ...]]:
+    """Species in the order of the label; every order of those that it does not tell apart."""
+    rows = _rows(spelling, crystal)
+    ties = [[row[2] for row in group] for _, group in groupby(rows, key=lambda row: row[:2])]
+    for choice in product(*(permutations(tie) for tie in ties)):
+        yield tuple(z for tie in choice for z in tie)
+
+
+def _anonymous(composition: Mapping[int, int]) -> str:
+    """``AB2`` as in the labels."""
+    counts = sorted(composition.values())
+    return "".join(f"{chr(ord('A') + i)}{n if n > 1 else ''}" for i, n in enumerate(counts))
+
+
+def _element_orders(composition: Mapping[int, int]) -> list[tuple[int, ...]]:
+    """Elements by count; every order of those with equal counts, at most `MOST_ORDERS`."""
+    ties = [
+        [z for z, _ in group]
+        for _, group in groupby(sorted(composition.items(), key=lambda item: (item[1], item[0])), key=lambda i: i[1])
+    ]
+    choices = product(*(permutations(tie) for tie in ties))
+    return [tuple(z for tie in choice for z in tie) for choice in islice(choices, MOST_ORDERS)]
