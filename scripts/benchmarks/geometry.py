@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Structure
 
@@ -40,6 +41,7 @@ def _round_trip(structures: list[Structure], pool: ProcessPoolExecutor) -> dict[
     good = [i for i, c in enumerate(encoded) if isinstance(c, Crystal)]
     crystals = [c for c in encoded if isinstance(c, Crystal)]
     batch = OrbitBatch.from_crystals(crystals)
+    decode(batch.select(torch.arange(1)))  # tables are read once per process
     start = time.perf_counter()
     cells = decode(batch)
     seconds_cells = time.perf_counter() - start
@@ -78,8 +80,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "## Structures in and out",
         "",
         "`python scripts/benchmark.py geometry --structures STRUCTURES.parquet`: structure to orbits (moyopy, symprec",
-        f"0.01 Å, {WORKERS} processes), orbits to primitive cells (one batch, one process), and pymatgen's StructureMatcher",
-        "with its default tolerances between the two ends.",
+        f"0.01 Å, {WORKERS} processes), orbits to primitive cells (one batch, one process, after the tables were read), and",
+        "pymatgen's StructureMatcher with its default tolerances between the two ends.",
         "",
         "| set | structures | in, 1/s | out, 1/s | not encoded | matched | share |",
         "|---|---|---|---|---|---|---|",
