@@ -24,7 +24,7 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 NAMES = (
     "geometry", "relaxation", "sampling", "training", "guidance", "demo", "hull", "evaluate", "experiment", "agreement",
     "phonons", "tensors", "surrogates", "matbench", "mechanics", "world", "campaign", "crystals", "crystal_guidance",
-    "prediction",
+    "prediction", "crystal_picture",
 )  # fmt: skip
 
 
