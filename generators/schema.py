@@ -182,6 +182,13 @@ class TargetConfig:
 
 
 @dataclass
+class TrainingTableConfig:
+    """Group ``data`` of ``raremat-generate``: what the generator was trained on."""
+
+    path: str | None = None  # table or folder, against which novelty counts; None: the embedded one
+
+
+@dataclass
 class GenerateConfig:
     """Root of ``raremat-generate``."""
 
@@ -189,7 +196,7 @@ class GenerateConfig:
     seed: int = 0
     generator: str | None = None  # a model file; None: the shipped one
     surrogate: str | None = None
-    data: str | None = None  # training table for novelty; None: the embedded one
+    data: TrainingTableConfig = field(default_factory=TrainingTableConfig)
     top: int = 50  # crystals written as CIF
     target: TargetConfig = field(default_factory=TargetConfig)
     task: TaskConfig = field(default_factory=TaskConfig)

@@ -72,7 +72,7 @@ def answer_crystals(config: GenerateConfig, plain: dict[str, Any], folder: Path)
         workers=oracle.workers,
         device=oracle.device,
     )
-    own = read_crystals(Path(config.data))[0] if config.data else None
+    own = read_crystals(Path(config.data.path))[0] if config.data.path else None
     judge = JudgeSettings(oracle.max_force, oracle.max_stress, oracle.max_evaluations, oracle.with_bulk_modulus)
     spread = {scale.name: float(scale.std) for scale in module.scales}
     generation = CrystalGeneration(draws, wish, describe_task(task_config), spread, run, folder, judge, own)

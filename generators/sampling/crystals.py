@@ -193,7 +193,7 @@ class CrystalSampler:
         """Rows of the seeds that can fulfil the task.
 
         Raises:
-            ValueError: none.
+            ValueError: no seed can.
         """
         assert task.seeds is not None
         seeds, allowed = task.seeds, task.element_mask(self.known_elements)

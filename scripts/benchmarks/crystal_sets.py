@@ -32,7 +32,7 @@ from generators.screening.crystal_exchange import exchange_crystals, with_elemen
 from generators.screening.ion_exchange import Similarity
 from generators.wish import Interval
 
-LARGEST = 20
+LARGEST, SEED_ABOVE = 20, 0.05
 Draw = Callable[[int, int], OrbitBatch]
 
 
@@ -46,6 +46,8 @@ def _only(dataset: CrystalDataset, name: str) -> CrystalDataset:
 
 class CrystalBench:
     """The shipped model, the known crystals, and everything that is compared."""
+
+    guided = CrystalSamplerSettings(guidance=5.0, temperature=0.6)
 
     def __init__(self, structures: Path, model: str | None = None) -> None:
         self.module: CrystalDiffusion = load_crystal_generator(model)
@@ -110,12 +112,19 @@ class CrystalBench:
         batch = self.train.batch
         return batch.select(batch.n_atoms <= LARGEST)
 
-    def exchanged(self, similarity: Similarity, one: float = 0.0) -> Draw:
-        """Ion exchange of known crystals, cells rescaled by atomic volumes; see `exchange_crystals`."""
+    @cached_property
+    def stable(self) -> OrbitBatch:
+        """Embedded exchanges that CHGNet put at most 0.05 eV/atom above the hull."""
+        return self.exchanges.batch.select(
+            (self.exchanges.properties["e_above_hull"] <= SEED_ABOVE).nonzero().squeeze(-1)
+        )
+
+    def exchanged(self, similarity: Similarity, one: float = 0.0, parents: OrbitBatch | None = None) -> Draw:
+        """Ion exchange of known (or other) crystals, cells rescaled by atomic volumes; see `exchange_crystals`."""
+        parents = self._parents() if parents is None else parents
 
         def draw(n: int, seed: int) -> OrbitBatch:
             generator = torch.Generator().manual_seed(seed)
-            parents = self._parents()
             picked = torch.randint(len(parents), (2 * n,), generator=generator)
             children, _ = exchange_crystals(parents.select(picked), generator, one=one, similarity=similarity)
             return children.select(torch.arange(n))
@@ -136,10 +145,7 @@ class CrystalBench:
     def sets(self) -> dict[str, tuple[Draw, int]]:
         """Label -> (draw, number of seeds)."""
         stable = self.wish(e_above_hull=(None, 0.0))
-        above = self.exchanges.properties["e_above_hull"]
-        seeds = self.exchanges.batch.select((above <= 0.05).nonzero().squeeze(-1))
-        plain = CrystalSamplerSettings()
-        guided = CrystalSamplerSettings(guidance=5.0, temperature=0.6)
+        seeds, guided, plain = self.stable, self.guided, CrystalSamplerSettings()
         mild = CrystalSamplerSettings(guidance=3.0, temperature=0.5)
         return {
             "raremat, like the known ones": (
@@ -161,6 +167,7 @@ class CrystalBench:
                 self.drawn(CrystalTask(seeds=seeds, noise=0.02, exchange=1), mild, stable), 3
             ),
             "ion exchange, one element by its group neighbour": (self.exchanged("group", 1.0), 3),
+            "ion exchange of the embedded exchanges, one element": (self.exchanged("group", 1.0, seeds), 1),
             "ion exchange, substitution probabilities": (self.exchanged("probability"), 1),
             "random decoration": (self.decorated, 1),
         }  # fmt: skip

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -158,3 +160,35 @@ def test_every_choice_of_every_group_composes(root: str) -> None:
         for experiment in experiments:
             assert OmegaConf.to_object(compose(root, [f"experiment={experiment}"])).run  # type: ignore[union-attr]
     assert len((conf / f"{root}.yaml").read_text().splitlines()) <= 25
+
+
+def documented_commands() -> list[tuple[str, list[str]]]:
+    """(command, overrides) of every example in the README and the docs."""
+    root = Path(__file__).parents[2]
+    found = []
+    for path in (root / "README.md", *sorted((root / "docs").glob("*.md"))):
+        for block in re.findall(r"```(?:bash|text)\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL):
+            for line in block.replace("\\\n", " ").splitlines():
+                words = shlex.split(line.removeprefix("$ "), comments=True)
+                if words and words[0].startswith("raremat-"):
+                    found.append((words[0].removeprefix("raremat-"), [w for w in words[1:] if "=" in w]))
+    return found
+
+
+def test_every_documented_command_composes() -> None:
+    register()
+    GlobalHydra.instance().clear()
+    commands = documented_commands()
+    assert {name for name, _ in commands} == {"train", "generate", "evaluate", "campaign"}
+    assert len(commands) > 20
+    with initialize_config_module("generators.conf", version_base="1.3"):
+        for name, overrides in commands:
+            OmegaConf.to_object(compose(name, overrides))
+
+
+def test_a_generator_of_ones_own_table_is_told_so_by_the_key_of_training() -> None:
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_module("generators.conf", version_base="1.3"):
+        config = OmegaConf.to_object(compose("generate", ["run=x", "data.path=mine.csv"]))
+    assert config.data.path == "mine.csv"  # type: ignore[union-attr]
