@@ -52,6 +52,8 @@ def answer_crystals(config: GenerateConfig, plain: dict[str, Any], folder: Path)
     settings = CrystalSamplerSettings(
         guidance=screening.guidance,
         temperature=screening.temperature,
+        prototype_guidance=task_config.prototype_guidance,
+        prototype_temperature=task_config.prototype_temperature,
         steps=task_config.steps,
         source=SOURCES.index(task_config.like),
     )

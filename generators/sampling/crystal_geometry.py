@@ -24,7 +24,9 @@ class CrystalSamplerSettings:
 
     Attributes:
         guidance: strength of classifier-free guidance; 1 is the plain conditional model.
-        temperature: of space groups, positions and elements.
+        temperature: of elements.
+        prototype_guidance, prototype_temperature: of space groups, positions, and which orbits share an element. Strong
+            guidance there ends at the prototypes of elemental solids and molecules, which are stable and nothing new.
         steps: network evaluations for the geometry.
         boost: `generators.diffusion.interpolants.boost` of the coordinates.
         power: of the time schedule.
@@ -37,6 +39,8 @@ class CrystalSamplerSettings:
 
     guidance: float = 1.0
     temperature: float = 1.0
+    prototype_guidance: float = 1.0
+    prototype_temperature: float = 1.0
     steps: int = 25
     boost: float = 6.0
     power: float = 1.0
@@ -46,10 +50,12 @@ class CrystalSamplerSettings:
     template_share: float = 0.75
 
     def __post_init__(self) -> None:
-        if self.guidance < 0:
-            raise ValueError(f"guidance={self.guidance}: must not be negative")
-        if self.temperature <= 0:
-            raise ValueError(f"temperature={self.temperature}: must be positive")
+        for name in ("guidance", "prototype_guidance"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)}: must not be negative")
+        for name in ("temperature", "prototype_temperature"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}={getattr(self, name)}: must be positive")
         if self.steps < 1:
             raise ValueError(f"steps={self.steps}: must be at least 1")
         if not 0 < self.template_noise <= 1:
@@ -58,6 +64,11 @@ class CrystalSamplerSettings:
             raise ValueError(f"template_share={self.template_share}: must lie between 0 and 1")
         if not 0 <= self.source <= N_SOURCES:
             raise ValueError(f"source={self.source}: use 1 to {N_SOURCES}, or 0 for any")
+
+    @property
+    def for_prototypes(self) -> CrystalSamplerSettings:
+        """The same with the guidance and temperature of prototypes."""
+        return replace(self, guidance=self.prototype_guidance, temperature=self.prototype_temperature)
 
 
 class GeometrySampler:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -68,7 +69,11 @@ class CrystalSampler:
             if task.composition:
                 return self.draw_geometry(self._of_composition(task, wish, n, generator), wish, generator)
             frame = self.draw_prototypes(task, wish, n, generator)
-            frame = self.draw_elements(frame, task, wish, generator)
+            frame = self.draw_elements(frame, task, wish, generator, self.settings.for_prototypes)
+            if self.settings != self.settings.for_prototypes:  # which orbits share an element stays
+                frame = self.draw_elements(
+                    frame, replace(task, seeds=frame, noise=1.0, keep_elements=0.0, exchange=0), wish, generator
+                )
             return self.draw_geometry(frame, wish, generator)
         usable = self.usable_seeds(task)
         seeds = task.seeds.select(usable[torch.randint(len(usable), (n,), generator=generator)])
@@ -83,7 +88,7 @@ class CrystalSampler:
         most = round(n * self.settings.template_share)
         if self.templates is None or not most:
             return self.draw_prototypes(task, wish, n, generator)
-        frame = self.templates.prototypes(task, most, generator, self.settings.temperature)
+        frame = self.templates.prototypes(task, most, generator, self.settings.prototype_temperature)
         if frame is None:
             return self.draw_prototypes(task, wish, n, generator)
         if len(frame) == n:
@@ -111,12 +116,15 @@ class CrystalSampler:
         sizes = task.sizes()
         atoms = self._draw_atoms(task, sizes, n, generator)
         condition = self._condition(wish, n, task, atoms)
-        temperature = self.settings.temperature
+        settings = self.settings.for_prototypes
+        temperature = settings.temperature
         possible = sizes.any(1)[:, atoms].T if task.composition else sizes.any(2).any(1).expand(n, -1)  # [n, 231]
-        logits = self._guided(condition, lambda c, _: self.denoiser.space_group_logits(c))
+        logits = self._guided(condition, lambda c, _: self.denoiser.space_group_logits(c), settings.guidance)
         group = sample_states(logits.masked_fill(~possible, _NEVER), generator, temperature)
         counts = sizes[group, :, atoms] if task.composition else sizes[group].any(2)  # [n, 33]
-        logits = self._guided(condition, lambda c, rows: self.denoiser.count_logits(c, group[rows]))[:, :33]
+        logits = self._guided(
+            condition, lambda c, rows: self.denoiser.count_logits(c, group[rows]), settings.guidance
+        )[:, :33]  # fmt: skip
         count = sample_states(logits.masked_fill(~counts, _NEVER), generator, temperature)
         width = int(count.max())
         mask = torch.arange(width) < count[:, None]
@@ -138,7 +146,7 @@ class CrystalSampler:
             at = torch.full((len(rows),), column)
             logits = self._tokens(
                 frame.select(rows), condition.select(rows), hidden[rows], hidden[rows], at,
-                self.denoiser.position_logits,
+                self.denoiser.position_logits, settings.guidance,
             )  # fmt: skip
             choices = letter_choices(progress, rows)
             stuck = ~choices.any(1)
@@ -168,10 +176,11 @@ class CrystalSampler:
         element_hidden = hidden[rows] | (frame.atomic_number[rows] == 0)
         at = torch.full((len(rows),), column)
         logits = self._tokens(
-            frame.select(rows), condition.select(rows), hidden[rows], element_hidden, at, self._read_elements
-        )
+            frame.select(rows), condition.select(rows), hidden[rows], element_hidden, at, self._read_elements,
+            self.settings.prototype_guidance,
+        )  # fmt: skip
         choices = progress.element_choices(rows, frame.position[rows, column])
-        drawn = sample_states(logits.masked_fill(~choices, _NEVER), generator, self.settings.temperature)
+        drawn = sample_states(logits.masked_fill(~choices, _NEVER), generator, self.settings.prototype_temperature)
         frame.atomic_number[rows, column] = drawn
         progress.take(rows, frame.position[rows, column], drawn)
         progress.alive[rows[~choices.any(1)]] = False
@@ -209,13 +218,19 @@ class CrystalSampler:
         return fine.nonzero().squeeze(-1)
 
     def draw_elements(
-        self, frame: OrbitBatch, task: CrystalTask, wish: Conditions, generator: torch.Generator
+        self,
+        frame: OrbitBatch,
+        task: CrystalTask,
+        wish: Conditions,
+        generator: torch.Generator,
+        settings: CrystalSamplerSettings | None = None,
     ) -> OrbitBatch:
         """Elements of every orbit, one orbit at a time in random order, within the task's constraints.
 
         With seeds, their geometry is in view (at the task's noise, scaled to one volume per atom), and a share of the
         elements may be kept.
         """
+        settings = settings or self.settings
         allowed = task.element_mask(self.known_elements)
         n = len(frame)
         condition = self._condition(wish, n, task, torch.zeros(n, dtype=torch.long))
@@ -252,7 +267,7 @@ class CrystalSampler:
                 geometry = (coordinates[rows], standard[rows], torch.full((len(rows),), task.noise))
             logits = self._tokens(
                 shown.select(rows), condition.select(rows), torch.zeros_like(hidden), hidden, at,
-                self._read_elements, geometry,
+                self._read_elements, settings.guidance, geometry,
             )  # fmt: skip
             left = (order[rows] > step).sum(-1)
             placed = elements[rows] * leads[rows]
@@ -261,7 +276,7 @@ class CrystalSampler:
                 choices &= composition_choices(placed, sites[rows], at, task, all_differ)
             other = choices & ~changed[rows]
             choices = torch.where(other.any(1, keepdim=True), other, choices)
-            drawn = sample_states(logits.masked_fill(~choices, _NEVER), generator, self.settings.temperature)
+            drawn = sample_states(logits.masked_fill(~choices, _NEVER), generator, settings.temperature)
             elements[rows, at] = drawn
             elements[rows] = elements[rows].gather(1, leader[rows]) * frame.mask[rows]
             shown = shown.replace(atomic_number=elements)
@@ -306,15 +321,17 @@ class CrystalSampler:
         source = torch.full((n,), self.settings.source, dtype=torch.long)
         return CrystalCondition(features, given, share, atoms, source)
 
-    def _guided(self, condition: CrystalCondition, logits: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    def _guided(
+        self, condition: CrystalCondition, logits: Callable[[Tensor, Tensor], Tensor], guidance: float
+    ) -> Tensor:
         """Logits [n, S] of ``logits(embedded condition, rows)``, guided, on the CPU."""
         rows = torch.arange(len(condition.given))
         condition = condition.to(self.device)
         with_wish = logits(self.denoiser.embed_condition(condition), rows)
-        if self.settings.guidance == 1.0 or not bool(condition.given.any()):
+        if guidance == 1.0 or not bool(condition.given.any()):
             return with_wish.cpu()
         without = logits(self.denoiser.embed_condition(condition.without_properties()), rows)
-        return guided_logits(with_wish, without, self.settings.guidance).cpu()
+        return guided_logits(with_wish, without, guidance).cpu()
 
     def _read_elements(self, tokens: Tensor, _: Tensor) -> Tensor:
         return self.denoiser.element_logits(tokens)
@@ -327,6 +344,7 @@ class CrystalSampler:
         element_hidden: Tensor,
         at: Tensor,
         head: Callable[[Tensor, Tensor], Tensor],
+        guidance: float,
         geometry: tuple[Tensor, Tensor, Tensor] | None = None,
     ) -> Tensor:
         """[n, S] guided logits of orbit ``at`` [n] by ``head(tokens, groups)``; crystals of like size together."""
@@ -343,7 +361,8 @@ class CrystalSampler:
                 part, self.strain_scale, self.denoiser.config.n_radial,
                 position_hidden[rows, :width].to(self.device), element_hidden[rows, :width].to(self.device), seen,
             )  # fmt: skip
-            pieces.append(self._guided(condition.select(rows), self._reader(state, at[rows].to(self.device), head)))
+            reader = self._reader(state, at[rows].to(self.device), head)
+            pieces.append(self._guided(condition.select(rows), reader, guidance))
         result = torch.cat(pieces)
         return result[torch.argsort(order)]
 

@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     geometry, rms = _matched(matcher, truth, bench.sampler().draw_geometry(batch, nothing, generator))
     plain, _ = _matched(matcher, truth, bench.sampler(templates=False).draw_geometry(batch, nothing, generator))
 
-    sampler = bench.sampler(CrystalSamplerSettings(temperature=TEMPERATURE, source=1))
+    sampler = bench.sampler(CrystalSamplerSettings(prototype_temperature=TEMPERATURE, source=1))
     tries: list[OrbitBatch] = []
     start = time.perf_counter()
     for crystal in crystals:

@@ -46,6 +46,12 @@ def sampler() -> CrystalSampler:
 NOTHING = Conditions.nothing(1, 1)
 
 
+def colder(sampler: CrystalSampler) -> CrystalSampler:
+    """Draws elements a second time, at another temperature than the prototypes."""
+    settings = CrystalSamplerSettings(steps=2, temperature=0.5)
+    return CrystalSampler(sampler.denoiser, sampler.scales, sampler.strain_scale, KNOWN, settings)
+
+
 def seeds() -> OrbitBatch:
     return OrbitBatch.from_crystals([prototype_library().get(n).crystal(z) for n, z in SEEDS.items()])
 
@@ -119,12 +125,14 @@ def test_no_constraint_is_ever_violated(sampler: CrystalSampler) -> None:
     drawn = asked = 0
     reasons: list[str] = []
     kinds: Counter[str] = Counter()
+    twice = colder(sampler)
     while drawn < 10_000:
         arguments = random_task(generator)
         asked += 1
         try:
             task = CrystalTask(**arguments)
-            batch = sampler.draw(task, NOTHING, 100, torch.Generator().manual_seed(asked))
+            using = twice if asked % 2 else sampler
+            batch = using.draw(task, NOTHING, 100, torch.Generator().manual_seed(asked))
         except ValueError as error:
             reasons.append(str(error))
             continue
@@ -138,6 +146,14 @@ def test_no_constraint_is_ever_violated(sampler: CrystalSampler) -> None:
     assert min(kinds[name] for name in ("composition", "chemical_system", "space_groups", "n_atoms", "seeds")) >= 5
     assert len(reasons) < asked / 2
     assert all(re.match(r"[\w.]+(=.*)?: ", reason) and "\n" not in reason for reason in reasons)
+
+
+def test_the_second_draw_of_elements_leaves_the_protostructures(sampler: CrystalSampler) -> None:
+    task = CrystalTask(n_atoms=(1, 20), allowed_elements=frozenset((3, 8, 12, 22)))
+    once = sampler.draw(task, NOTHING, 60, torch.Generator().manual_seed(3)).to_crystals()
+    twice = colder(sampler).draw(task, NOTHING, 60, torch.Generator().manual_seed(3)).to_crystals()
+    assert [protostructure_label(c) for c in once] == [protostructure_label(c) for c in twice]
+    assert [c.atomic_numbers for c in once] != [c.atomic_numbers for c in twice]
 
 
 def test_the_same_seed_gives_the_same_crystals(sampler: CrystalSampler) -> None:
@@ -204,7 +220,11 @@ def test_guidance_moves_samples_towards_the_wish(sampler: CrystalSampler) -> Non
     wish = Conditions(torch.tensor([[0.9]]), torch.tensor([[1.0]]), torch.tensor([[True]]))
     plain = sampler.draw(CrystalTask(), wish, 20, torch.Generator().manual_seed(0))
     guided = CrystalSampler(
-        sampler.denoiser, sampler.scales, sampler.strain_scale, KNOWN, CrystalSamplerSettings(steps=2, guidance=3.0)
+        sampler.denoiser,
+        sampler.scales,
+        sampler.strain_scale,
+        KNOWN,
+        CrystalSamplerSettings(steps=2, guidance=3.0, prototype_guidance=3.0),
     ).draw(CrystalTask(), wish, 20, torch.Generator().manual_seed(0))
     assert plain.space_group.tolist() != guided.space_group.tolist()
 
