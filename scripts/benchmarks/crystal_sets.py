@@ -47,7 +47,7 @@ def _only(dataset: CrystalDataset, name: str) -> CrystalDataset:
 class CrystalBench:
     """The shipped model, the known crystals, and everything that is compared."""
 
-    guided = CrystalSamplerSettings(guidance=5.0, temperature=0.6)
+    guided = CrystalSamplerSettings(guidance=3.0, temperature=0.5, prototype_temperature=0.7)
 
     def __init__(self, structures: Path, model: str | None = None) -> None:
         self.module: CrystalDiffusion = load_crystal_generator(model)
@@ -145,29 +145,27 @@ class CrystalBench:
     def sets(self) -> dict[str, tuple[Draw, int]]:
         """Label -> (draw, number of seeds)."""
         stable = self.wish(e_above_hull=(None, 0.0))
-        seeds, guided, plain = self.stable, self.guided, CrystalSamplerSettings()
-        mild = CrystalSamplerSettings(guidance=3.0, temperature=0.5)
+        seeds, guided = self.stable, self.guided
+        small = (1, LARGEST)
         return {
             "raremat, like the known ones": (
                 self.drawn(CrystalTask(max_orbits=32), CrystalSamplerSettings(source=1), self.wish()), 1
             ),
-            "raremat, wish: at most 0 above the hull, guidance 1": (
-                self.drawn(CrystalTask(n_atoms=(1, LARGEST)), plain, stable), 1
-            ),
-            "raremat, the same, guidance 5, temperature 0.6": (
-                self.drawn(CrystalTask(n_atoms=(1, LARGEST)), guided, stable), 3
-            ),
             "raremat, the same, every geometry from noise": (
-                self.drawn(CrystalTask(n_atoms=(1, LARGEST)), guided, stable, templates=False), 1
+                self.drawn(CrystalTask(max_orbits=32), CrystalSamplerSettings(source=1), self.wish(), False), 1
+            ),
+            "raremat, wish: at most 0 above the hull": (self.drawn(CrystalTask(n_atoms=small), guided, stable), 3),
+            "raremat, the same, three to five elements": (
+                self.drawn(CrystalTask(n_atoms=small, n_elements=(3, 5)), guided, stable), 1
             ),
             "raremat, the same on known prototypes": (
                 self.drawn(CrystalTask(seeds=seeds, noise=0.05), guided, stable), 1
             ),
             "raremat, learned ion exchange of one element": (
-                self.drawn(CrystalTask(seeds=seeds, noise=0.02, exchange=1), mild, stable), 3
+                self.drawn(CrystalTask(seeds=seeds, noise=0.02, exchange=1), guided, stable), 3
             ),
             "ion exchange, one element by its group neighbour": (self.exchanged("group", 1.0), 3),
-            "ion exchange of the embedded exchanges, one element": (self.exchanged("group", 1.0, seeds), 1),
+            "ion exchange of the embedded exchanges": (self.exchanged("group", 1.0, seeds), 1),
             "ion exchange, substitution probabilities": (self.exchanged("probability"), 1),
             "random decoration": (self.decorated, 1),
         }  # fmt: skip
