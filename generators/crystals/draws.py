@@ -58,6 +58,7 @@ class CrystalDraws:
         wish: one row.
         seed: of the run.
         device: ``cpu``, ``cuda`` or ``mps``.
+        name: of these draws: part of the ids and of the shards' seeds.
     """
 
     model: Path
@@ -66,6 +67,7 @@ class CrystalDraws:
     wish: Conditions
     seed: int
     device: str = "cpu"
+    name: str = NAME
 
     def sampler(self) -> CrystalSampler:
         """With its own copy of the network."""
@@ -78,7 +80,7 @@ class CrystalDraws:
     def draw(self, sampler: CrystalSampler, shard: int, n: int) -> pd.DataFrame:
         """Table of ``n`` crystals: ``id``, the columns of `data.frames`, what identifies them, seconds spent."""
         start = time.process_time()
-        generator = torch.Generator().manual_seed(shard_seed(self.seed, NAME, shard))
+        generator = torch.Generator().manual_seed(shard_seed(self.seed, self.name, shard))
         parts: list[OrbitBatch] = []
         missing = n
         for _ in range(_ATTEMPTS):
@@ -89,7 +91,7 @@ class CrystalDraws:
         batch = OrbitBatch.concatenate(parts)
         frame = to_frame(batch)
         crystals = batch.to_crystals()
-        frame.insert(0, "id", [f"{NAME}-{shard:05d}-{i:05d}" for i in range(len(frame))])
+        frame.insert(0, "id", [f"{self.name}-{shard:05d}-{i:05d}" for i in range(len(frame))])
         frame["formula"] = [c.reduced_formula for c in crystals]
         frame["protostructure"] = [protostructure_label(c) for c in crystals]
         frame["crystal_key"] = [crystal_key(c) for c in crystals]

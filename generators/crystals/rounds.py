@@ -1,0 +1,222 @@
+"""Judge calls in rounds: draw widely, let a surrogate choose, judge, and learn from the answers.
+
+A round draws from two sources: the model under the wish, and the model's exchange of an element in the best crystals
+that are known or judged so far. Everything drawn and not yet judged competes in every round. What was drawn, chosen and
+judged is a file each, so that a run that was killed goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from data.dataset import CrystalDataset
+from data.frames import from_frame
+from generators.crystals.draws import CrystalDraws, draw_shards, read_shards, shard_paths
+from generators.crystals.hit_surrogate import HitSurrogate
+from generators.crystals.judging import CrystalJudge
+from generators.judging import write_parquet
+from generators.sampling.crystal_task import CrystalTask
+from generators.screening.crystal_funnel import KnownCrystals, Screened, screen_crystals
+from generators.screening.pool import StageCount
+
+NOT_CHOSEN = "below the surrogate's choice"
+EXCHANGE_NOISE = 0.02
+PROBABILITY = "hit_probability"
+
+
+@dataclass(frozen=True)
+class RoundSettings:
+    """How judge calls are spent.
+
+    Attributes:
+        rounds: the calls are split evenly.
+        exchange: share of a round's draws that exchange an element of the best crystals so far.
+        seeds: so many best crystals.
+        per_system: at most this share of a round has the same set of elements, if others are left.
+        workers: processes that draw, on a CPU.
+        shard_size: crystals per file.
+    """
+
+    rounds: int = 3
+    exchange: float = 0.5
+    seeds: int = 300
+    per_system: float = 0.1
+    workers: int = 2
+    shard_size: int = 250
+
+    def __post_init__(self) -> None:
+        for name in ("rounds", "seeds", "workers", "shard_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        for name in ("exchange", "per_system"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must lie between 0 and 1")
+
+
+def shares(total: int, parts: int) -> list[int]:
+    """``total`` in whole parts that differ by 1 at most, the larger ones first.
+
+    >>> shares(10, 3)
+    [4, 3, 3]
+    """
+    return [total // parts + (i < total % parts) for i in range(parts)]
+
+
+def capped(score: Tensor, system: list[str], n: int, limit: int) -> list[int]:
+    """Rows of the ``n`` highest scores, at most ``limit`` of one system as long as others are left."""
+    count: dict[str, int] = {}
+    taken, passed = [], []
+    for row in torch.argsort(score, descending=True, stable=True).tolist():
+        if count.get(system[row], 0) < limit:
+            count[system[row]] = count.get(system[row], 0) + 1
+            taken.append(row)
+        else:
+            passed.append(row)
+    return (taken + passed)[:n]
+
+
+class Rounds:
+    """One run in rounds.
+
+    Args:
+        draws: of the model, under the task and the wish.
+        judge: entered.
+        known: what is not new.
+        prototypes: protostructures that are not new.
+        labelled: reads what the surrogate learns from first; called when it is needed.
+        settings: how calls are spent.
+        folder: of the run.
+        keep_known, geometries: of `screen_crystals`.
+    """
+
+    def __init__(
+        self,
+        draws: CrystalDraws,
+        judge: CrystalJudge,
+        known: KnownCrystals,
+        prototypes: frozenset[str],
+        labelled: Callable[[], CrystalDataset],
+        settings: RoundSettings,
+        folder: Path,
+        keep_known: bool = False,
+        geometries: int | None = 1,
+    ) -> None:
+        self.draws, self.judge, self.known, self.prototypes = draws, judge, known, prototypes
+        self.labelled, self.settings, self.folder = labelled, settings, folder
+        self.keep_known, self.geometries = keep_known, geometries
+
+    def run(self, n: int, calls: int) -> tuple[list[Path], Screened, pd.DataFrame]:
+        """Draw ``n`` crystals and judge at most ``calls`` of them.
+
+        Returns:
+            Files of everything drawn, the funnel with what was judged as chosen, and the judged table, with
+            ``round`` (from 1) and `PROBABILITY` of the surrogate beside the judge's columns.
+        """
+        paths: list[Path] = []
+        judged = pd.DataFrame()
+        rounds = self.settings.rounds
+        for number, (drawn, wanted) in enumerate(zip(shares(n, rounds), shares(calls, rounds), strict=True), 1):
+            file = self.folder / "rounds" / f"chosen-{number}.parquet"
+            paths += self._paths(number, drawn)
+            if not file.exists():
+                self._draw(number, drawn, judged)
+                write_parquet(self._choose(paths, judged, wanted), file)
+            chosen = pd.read_parquet(file)
+            if not len(chosen):
+                continue
+            frame = self.judge.judge(chosen, self.folder / "judged", f"round-{number}")
+            frame = frame.assign(round=number, **{PROBABILITY: chosen[PROBABILITY].to_numpy()})
+            judged = pd.concat([judged, frame], ignore_index=True)
+        return paths, self._funnel(paths, judged), judged
+
+    # -- drawing ----------------------------------------------------------------------------------------------
+
+    def _parts(self, number: int, n: int) -> dict[str, int]:
+        exchanged = round(self.settings.exchange * n)
+        parts = {f"round-{number}-model": n - exchanged, f"round-{number}-exchange": exchanged}
+        return {name: count for name, count in parts.items() if count}
+
+    def _paths(self, number: int, n: int) -> list[Path]:
+        samples, size = self.folder / "samples", self.settings.shard_size
+        return [
+            path
+            for name, count in self._parts(number, n).items()
+            for path, _ in shard_paths(samples / name, count, size)
+        ]
+
+    def _draw(self, number: int, n: int, judged: pd.DataFrame) -> None:
+        with tqdm(total=n, unit="crystal", desc=f"draw round {number}", mininterval=1.0) as bar:
+            for name, count in self._parts(number, n).items():
+                draws = replace(self.draws, name=name)
+                if name.endswith("exchange"):
+                    draws = replace(draws, task=self._exchange_task(judged))
+                draw_shards(
+                    draws, self.folder / "samples" / name, count, self.settings.shard_size, self.settings.workers,
+                    bar.update,
+                )  # fmt: skip
+
+    def _exchange_task(self, judged: pd.DataFrame) -> CrystalTask:
+        surrogate = self._taught(judged)
+        task = replace(
+            self.draws.task, seeds=surrogate.batch, exchange=max(self.draws.task.exchange, 1), noise=EXCHANGE_NOISE
+        )
+        try:
+            usable = self.draws.sampler().usable_seeds(task)
+        except ValueError:
+            raise ValueError(
+                "screening.exchange: no known crystal can fulfil the task, say screening.exchange=0"
+            ) from None
+        return replace(task, seeds=surrogate.best(usable, self.settings.seeds))
+
+    # -- choosing ---------------------------------------------------------------------------------------------
+
+    @cached_property
+    def surrogate(self) -> HitSurrogate:
+        """Fitted when it is first needed."""
+        return HitSurrogate(self.judge, self.labelled(), self.draws.seed)
+
+    def _taught(self, judged: pd.DataFrame) -> HitSurrogate:
+        if len(judged):
+            self.surrogate.observe(judged)
+        return self.surrogate
+
+    def _screened(self, paths: list[Path]) -> Screened:
+        return screen_crystals(
+            read_shards(paths), self.known, self.prototypes, 10**9, self.keep_known, self.geometries
+        )  # fmt: skip
+
+    def _choose(self, paths: list[Path], judged: pd.DataFrame, wanted: int) -> pd.DataFrame:
+        candidates = self._screened(paths).chosen
+        if len(judged) and len(candidates):
+            candidates = candidates[~candidates["id"].isin(judged["id"])].reset_index(drop=True)
+        if not len(candidates):
+            return pd.DataFrame({PROBABILITY: []})
+        score = self._taught(judged).log_probability(from_frame(candidates))
+        systems = ["-".join(map(str, sorted({int(z) for z in zs}))) for zs in candidates["atomic_numbers"]]
+        rows = capped(score, systems, wanted, max(round(self.settings.per_system * wanted), 1))
+        chosen = candidates.iloc[rows].reset_index(drop=True)
+        chosen[PROBABILITY] = score[rows].exp().numpy()
+        return chosen
+
+    def _funnel(self, paths: list[Path], judged: pd.DataFrame) -> Screened:
+        screened = self._screened(paths)
+        chosen = screened.chosen
+        if len(judged):
+            order = pd.Series(np.arange(len(judged)), index=judged["id"])
+            kept = chosen[chosen["id"].isin(order.index)]
+            chosen = kept.iloc[np.argsort(order[kept["id"]].to_numpy())].reset_index(drop=True)
+        *before, last = screened.counts
+        left = last.n_in - len(chosen)
+        reasons = {NOT_CHOSEN: left} if left else {}
+        return replace(
+            screened, chosen=chosen, counts=(*before, StageCount(last.stage, last.n_in, len(chosen), reasons))
+        )
