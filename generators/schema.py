@@ -165,14 +165,15 @@ class ScreeningConfig:
     baseline_pool: int = 20_000
     rounds: int = 0  # above 0, of whole crystals: judge calls in so many rounds, chosen by a surrogate that learns
     exchange: float | None = None  # with rounds: share of the draws that change the best crystals so far; None: 0.5
-    seeds: int = 300  # with rounds: so many best crystals are changed
+    similar: int = 4000  # with rounds: children of the best crystals per round, by similar elements, without the model
+    seeds: int = 150  # with rounds: so many best crystals are changed
     hull: str = "embedded"  # what e_above_hull of whole crystals counts against: embedded | known (they exist)
     band_gap: bool = False  # of whole crystals, judged by CGCNN once they are relaxed (pip install 'raremat[second]')
 
     def __post_init__(self) -> None:
         names = ("pool", "shard_size", "max_shards", "baseline_pool", "seeds")
         _at_least(self, "screening.", 1, *names)
-        _at_least(self, "screening.", 0, "guidance", "judge_calls", "rounds")
+        _at_least(self, "screening.", 0, "guidance", "judge_calls", "rounds", "similar")
         if self.exchange is not None and not 0 <= self.exchange <= 1:
             raise ValueError(f"screening.exchange={self.exchange}: must lie between 0 and 1")
         if self.hull not in HULLS:

@@ -110,8 +110,9 @@ def _rounds(config: GenerateConfig, task: CrystalTask) -> RoundSettings | None:
         )
     exchange = (0.0 if bound else EXCHANGE) if screening.exchange is None else screening.exchange
     return RoundSettings(
-        screening.rounds, exchange, screening.seeds, workers=config.oracle.workers, shard_size=config.task.shard_size
-    )
+        screening.rounds, exchange, 0 if bound else screening.similar, screening.seeds,
+        workers=config.oracle.workers, shard_size=config.task.shard_size,
+    )  # fmt: skip
 
 
 def _gap_network() -> Oracle:

@@ -88,17 +88,23 @@ class CrystalDraws:
             missing -= len(parts[-1])
             if not missing:
                 break
-        batch = OrbitBatch.concatenate(parts)
-        frame = to_frame(batch)
-        crystals = batch.to_crystals()
-        frame.insert(0, "id", [f"{self.name}-{shard:05d}-{i:05d}" for i in range(len(frame))])
-        frame["formula"] = [c.reduced_formula for c in crystals]
-        frame["protostructure"] = [protostructure_label(c) for c in crystals]
-        frame["crystal_key"] = [crystal_key(c) for c in crystals]
-        frame["n_atoms"] = batch.n_atoms.numpy()
-        frame["distance_ratio"] = shortest_ratio(decode(batch), covalent_radii()).numpy()
+        frame = drawn_table(OrbitBatch.concatenate(parts), f"{self.name}-{shard:05d}")
         frame["seconds"] = (time.process_time() - start) / len(frame)
         return frame
+
+
+def drawn_table(batch: OrbitBatch, name: str) -> pd.DataFrame:
+    """Table of crystals that were drawn: ``id`` (``name`` and a number), the columns of `data.frames`, what
+    identifies them."""
+    frame = to_frame(batch)
+    crystals = batch.to_crystals()
+    frame.insert(0, "id", [f"{name}-{i:05d}" for i in range(len(frame))])
+    frame["formula"] = [c.reduced_formula for c in crystals]
+    frame["protostructure"] = [protostructure_label(c) for c in crystals]
+    frame["crystal_key"] = [crystal_key(c) for c in crystals]
+    frame["n_atoms"] = batch.n_atoms.numpy()
+    frame["distance_ratio"] = shortest_ratio(decode(batch), covalent_radii()).numpy()
+    return frame
 
 
 _draws: CrystalDraws | None = None

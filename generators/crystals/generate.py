@@ -84,7 +84,7 @@ class CrystalGeneration:
         if not len(screened.chosen):
             reasons = ", ".join(f"{n} {why}" for c in screened.counts for why, n in c.reasons.items())
             raise ValueError(
-                f"task: none of {self.settings.n} drawn crystals is new and well-spaced ({reasons}), draw more"
+                f"task: none of {screened.counts[0].n_in} drawn crystals is new and well-spaced ({reasons}), draw more"
             )
         table, rejected, counts = self._ranked(screened, judged)
         batch = from_frame(table) if len(table) else from_frame(screened.chosen).select(torch.arange(0))
@@ -177,7 +177,7 @@ class CrystalGeneration:
             "hit_means": self.judge.hit_text(),
             "hull": self.judge.hull_name,
             "judge": "CHGNet 0.3.0 (not DFT), relaxed within symmetry" if judged is not None else None,
-            "samples": self.settings.n,
+            "samples": screened.counts[0].n_in,
             "distinct_new": screened.n_new,
             "distinct_new_with_new_prototype": screened.n_new_prototypes,
             "funnel": [count.as_row() for count in counts],
@@ -190,7 +190,7 @@ class CrystalGeneration:
                 "judge_calls": calls,
                 "hits": hits,
                 "hits_per_call": hits / calls,
-                "proposals": self.settings.n,
+                "proposals": screened.counts[0].n_in,
                 "metastable": int((judged["valid"] & (above <= METASTABLE)).sum()),
                 "stable": int((judged["valid"] & (above <= 0)).sum()),
                 "on_or_below_the_known_hull": int((judged["valid"] & (judged["e_above_known_hull"] <= 0)).sum()),

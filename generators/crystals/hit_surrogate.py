@@ -6,10 +6,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from data.dataset import CrystalDataset
 from data.frames import from_frame
 from data.orbit_batch import OrbitBatch
 from generators.crystals.judging import ABOVE, CrystalJudge
+from generators.crystals.labelled import Labelled
 from generators.oracles.crystal_surrogate import CrystalSurrogate
 from generators.oracles.hull import fractions_of_batch
 from generators.oracles.judge import exact_bulk_modulus
@@ -23,18 +23,17 @@ ENERGY = "formation_energy_per_atom"
 class HitSurrogate:
     """How likely crystals are to be hits of a judge, learnt from labels and from what it has judged."""
 
-    def __init__(self, judge: CrystalJudge, labelled: CrystalDataset, seed: int) -> None:
+    def __init__(self, judge: CrystalJudge, labelled: Labelled, seed: int) -> None:
         self.judge = judge
         goal = judge.goal.intervals
         self.properties = tuple(dict.fromkeys([ENERGY if name == ABOVE else name for name in goal]))
         for name in self.properties:
-            if name not in labelled.properties:
+            if name not in labelled.dataset.properties:
                 raise ValueError(
                     f"screening.rounds: no crystal has a label of {name}, give a table of them as data=FILE"
                 )
-        self.batch = labelled.batch
-        self.labels = torch.stack([labelled.properties[name].double() for name in self.properties], 1)
-        self.features = crystal_features(self.batch)
+        self.batch, self.features = labelled.dataset.batch, labelled.features
+        self.labels = torch.stack([labelled.dataset.properties[name].double() for name in self.properties], 1)
         self.model = CrystalSurrogate(self.features, self.labels, self.properties, seed)
         self.judged = torch.zeros(0, dtype=torch.bool)
 

@@ -1,12 +1,14 @@
 """Judge calls in rounds: draw widely, let a surrogate choose, judge, and learn from the answers.
 
-A round draws from two sources: the model under the wish, and the model's exchange of an element in the best crystals
-that are known or judged so far. Everything drawn and not yet judged competes in every round. What was drawn, chosen and
+A round draws from three sources: the model under the wish, the model's exchange of an element in the best crystals that
+are known or judged so far, and their exchange by similar elements without the model, which costs next to nothing and
+makes most of the pool. Everything drawn and not yet judged competes in every round. What was drawn, chosen and
 judged is a file each, so that a run that was killed goes on.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,15 +20,18 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from data.dataset import CrystalDataset
 from data.frames import from_frame
-from generators.crystals.draws import CrystalDraws, draw_shards, read_shards, shard_paths
+from data.orbit_batch import OrbitBatch
+from generators.crystals.draws import CrystalDraws, draw_shards, drawn_table, read_shards, shard_paths
 from generators.crystals.hit_surrogate import HitSurrogate
 from generators.crystals.judging import CrystalJudge
+from generators.crystals.labelled import Labelled
 from generators.judging import write_parquet
 from generators.sampling.crystal_task import CrystalTask
+from generators.screening.crystal_exchange import exchange_crystals
 from generators.screening.crystal_funnel import KnownCrystals, Screened, screen_crystals
 from generators.screening.pool import StageCount
+from generators.screening.proposals import shard_seed
 
 NOT_CHOSEN = "below the surrogate's choice"
 EXCHANGE_NOISE = 0.02
@@ -40,6 +45,7 @@ class RoundSettings:
     Attributes:
         rounds: the calls are split evenly.
         exchange: share of a round's draws that exchange an element of the best crystals so far.
+        similar: children of the best crystals by exchange of similar elements, in a round.
         seeds: so many best crystals.
         per_system: at most this share of a round has the same set of elements, if others are left.
         workers: processes that draw, on a CPU.
@@ -48,7 +54,8 @@ class RoundSettings:
 
     rounds: int = 3
     exchange: float = 0.5
-    seeds: int = 300
+    similar: int = 4000
+    seeds: int = 150
     per_system: float = 0.1
     workers: int = 2
     shard_size: int = 250
@@ -57,6 +64,8 @@ class RoundSettings:
         for name in ("rounds", "seeds", "workers", "shard_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        if self.similar < 0:
+            raise ValueError(f"similar={self.similar}: must not be negative")
         for name in ("exchange", "per_system"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must lie between 0 and 1")
@@ -104,7 +113,7 @@ class Rounds:
         judge: CrystalJudge,
         known: KnownCrystals,
         prototypes: frozenset[str],
-        labelled: Callable[[], CrystalDataset],
+        labelled: Callable[[], Labelled],
         settings: RoundSettings,
         folder: Path,
         keep_known: bool = False,
@@ -147,35 +156,50 @@ class Rounds:
 
     def _paths(self, number: int, n: int) -> list[Path]:
         samples, size = self.folder / "samples", self.settings.shard_size
-        return [
-            path
-            for name, count in self._parts(number, n).items()
-            for path, _ in shard_paths(samples / name, count, size)
-        ]
+        drawn = [(samples / name, count, size) for name, count in self._parts(number, n).items()]
+        if self.settings.similar:
+            drawn.append((samples / f"round-{number}-similar", 1, 1))
+        return [path for folder, count, size in drawn for path, _ in shard_paths(folder, count, size)]
 
     def _draw(self, number: int, n: int, judged: pd.DataFrame) -> None:
+        samples, settings = self.folder / "samples", self.settings
         with tqdm(total=n, unit="crystal", desc=f"draw round {number}", mininterval=1.0) as bar:
             for name, count in self._parts(number, n).items():
                 draws = replace(self.draws, name=name)
                 if name.endswith("exchange"):
                     draws = replace(draws, task=self._exchange_task(judged))
-                draw_shards(
-                    draws, self.folder / "samples" / name, count, self.settings.shard_size, self.settings.workers,
-                    bar.update,
-                )  # fmt: skip
+                draw_shards(draws, samples / name, count, settings.shard_size, settings.workers, bar.update)
+        if settings.similar:
+            name = f"round-{number}-similar"
+            ((path, _),) = shard_paths(samples / name, 1, 1)
+            if not path.exists():
+                write_parquet(self._similar(name, judged), path)
 
     def _exchange_task(self, judged: pd.DataFrame) -> CrystalTask:
+        task = replace(self.draws.task, exchange=max(self.draws.task.exchange, 1), noise=EXCHANGE_NOISE)
+        return replace(task, seeds=self._seeds(task, judged))
+
+    def _seeds(self, task: CrystalTask, judged: pd.DataFrame) -> OrbitBatch:
         surrogate = self._taught(judged)
-        task = replace(
-            self.draws.task, seeds=surrogate.batch, exchange=max(self.draws.task.exchange, 1), noise=EXCHANGE_NOISE
-        )
         try:
-            usable = self.draws.sampler().usable_seeds(task)
+            usable = self.draws.sampler().usable_seeds(replace(task, seeds=surrogate.batch))
         except ValueError:
             raise ValueError(
-                "screening.exchange: no known crystal can fulfil the task, say screening.exchange=0"
+                "screening.exchange: no known crystal can fulfil the task, say screening.exchange=0 screening.similar=0"
             ) from None
-        return replace(task, seeds=surrogate.best(usable, self.settings.seeds))
+        return surrogate.best(usable, self.settings.seeds)
+
+    def _similar(self, name: str, judged: pd.DataFrame) -> pd.DataFrame:
+        """Children that fulfil the task, of the best crystals: one element or several replaced by similar ones."""
+        start, task, settings = time.process_time(), self.draws.task, self.settings
+        generator = torch.Generator().manual_seed(shard_seed(self.draws.seed, name, 0))
+        seeds = self._seeds(replace(task, exchange=1, noise=EXCHANGE_NOISE), judged)
+        elements = task.element_mask(self.draws.sampler().known_elements).nonzero().squeeze(-1).tolist()
+        parents = seeds.select(torch.randint(len(seeds), (settings.similar,), generator=generator))
+        children, _ = exchange_crystals(parents, generator, elements)
+        frame = drawn_table(children.select(task.fulfilled(children).nonzero().squeeze(-1)), name)
+        frame["seconds"] = (time.process_time() - start) / max(len(frame), 1)
+        return frame
 
     # -- choosing ---------------------------------------------------------------------------------------------
 
