@@ -10,6 +10,7 @@ from data.frames import from_frame
 from data.orbit_batch import OrbitBatch
 from generators.crystals.judging import ABOVE, CrystalJudge
 from generators.crystals.labelled import Labelled
+from generators.element_features import N_STATES
 from generators.oracles.crystal_surrogate import CrystalSurrogate
 from generators.oracles.hull import fractions_of_batch
 from generators.oracles.judge import exact_bulk_modulus
@@ -34,7 +35,10 @@ class HitSurrogate:
                 )
         self.batch, self.features = labelled.dataset.batch, labelled.features
         self.labels = torch.stack([labelled.dataset.properties[name].double() for name in self.properties], 1)
-        self.model = CrystalSurrogate(self.features, self.labels, self.properties, seed)
+        # Neighbours in the periodic table are alike; by the shares of the elements they would be as far apart as any.
+        self.model = CrystalSurrogate(
+            self.features, self.labels, self.properties, seed, alike=slice(N_STATES, None)
+        )  # fmt: skip
         self.judged = torch.zeros(0, dtype=torch.bool)
 
     def observe(self, frame: pd.DataFrame) -> None:

@@ -69,6 +69,7 @@ class CrystalSurrogate:
         properties: P names.
         seed: of weights and order.
         settings: of the fit.
+        alike: columns of the features that say how much a judged crystal tells of another one.
 
     Raises:
         ValueError: a property without any label.
@@ -81,7 +82,9 @@ class CrystalSurrogate:
         properties: Sequence[str],
         seed: int = 0,
         settings: EnsembleFit | None = None,
+        alike: slice = slice(None),
     ) -> None:
+        self.alike = alike
         self.properties = tuple(properties)
         self.specs = [known_property(name) for name in properties]
         settings = settings or EnsembleFit()
@@ -117,7 +120,7 @@ class CrystalSurrogate:
             residual = (y[rows, p] - mean[rows, p]).double()
             noise = _NOISE * std[rows, p].double().square()
             size = std[rows, p].double()
-            kernel = _kernel(x[rows], x[rows]) * size[:, None] * size[None] + torch.diag(noise)
+            kernel = _kernel(x[rows, self.alike], x[rows, self.alike]) * size[:, None] * size[None] + torch.diag(noise)
             factor = torch.linalg.cholesky(kernel + 1e-9 * torch.eye(len(rows), dtype=torch.float64))
             weight = torch.cholesky_solve(residual[:, None], factor).squeeze(-1)
             self._judged.append((rows, factor, weight * size))
@@ -132,7 +135,7 @@ class CrystalSurrogate:
             for p, (rows, factor, weight) in enumerate(self._judged):
                 if not len(rows):
                     continue
-                cross = _kernel(x, self._seen[rows])  # [B, n]
+                cross = _kernel(x[:, self.alike], self._seen[rows, self.alike])  # [B, n]
                 mean[:, p] += std[:, p] * (cross @ weight)
                 scaled = cross * self._seen_std[rows, p]
                 explained = torch.linalg.solve_triangular(factor, scaled.T, upper=False).square().sum(0)
@@ -173,7 +176,7 @@ class CrystalSurrogate:
                 self.temperature[p] = torch.quantile(error[:100_000], 0.6827).clamp(0.3, 5)
 
 
-_NOISE = 0.2
+_NOISE = 0.1
 """Share of the ensemble's variance that a neighbour's answer cannot explain."""
 _REACH = 0.5
 """Length of the kernel, as a share of the mean distance of two independent crystals."""
