@@ -78,7 +78,7 @@ class HitSurrogate:
             total = total + _inside(middle, std[:, column], interval)
         if "bulk_modulus" in self.judge.goal.intervals and not self.judge.settings.all_bulk_moduli:
             total = torch.where(exact_bulk_modulus(batch), total, -torch.inf)
-        return total.nan_to_num(nan=-torch.inf)
+        return total.masked_fill(total.isnan(), -torch.inf)
 
     def best(self, allowed: Tensor, n: int) -> OrbitBatch:
         """The ``n`` known or judged crystals most like a hit, of the rows ``allowed``."""

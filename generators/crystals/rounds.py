@@ -1,9 +1,9 @@
 """Judge calls in rounds: draw widely, let a surrogate choose, judge, and learn from the answers.
 
-A round draws from three sources: the model under the wish, the model's exchange of an element in the best crystals that
-are known or judged so far, and their exchange by similar elements without the model, which costs next to nothing and
-makes most of the pool. Everything drawn and not yet judged competes in every round. What was drawn, chosen and
-judged is a file each, so that a run that was killed goes on.
+The pool has three sources: the model under the wish, the model's exchange of an element in the best crystals that are
+known or judged so far, and their exchange by similar elements without the model, which costs next to nothing and makes
+most of it. The last two are drawn anew in every round, and what was not judged yet competes again. What was drawn,
+chosen and judged is a file each, so that a run that was killed goes on.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from generators.crystals.judging import CrystalJudge
 from generators.crystals.labelled import Labelled
 from generators.judging import write_parquet
 from generators.sampling.crystal_task import CrystalTask
+from generators.sampling.crystals import CrystalSampler
 from generators.screening.crystal_exchange import exchange_crystals
 from generators.screening.crystal_funnel import KnownCrystals, Screened, screen_crystals
 from generators.screening.pool import StageCount
@@ -133,11 +134,11 @@ class Rounds:
         paths: list[Path] = []
         judged = pd.DataFrame()
         rounds = self.settings.rounds
-        for number, (drawn, wanted) in enumerate(zip(shares(n, rounds), shares(calls, rounds), strict=True), 1):
+        for number, wanted in enumerate(shares(calls, rounds), 1):
             file = self.folder / "rounds" / f"chosen-{number}.parquet"
-            paths += self._paths(number, drawn)
+            paths += self._paths(number, n)
             if not file.exists():
-                self._draw(number, drawn, judged)
+                self._draw(number, n, judged)
                 write_parquet(self._choose(paths, judged, wanted), file)
             chosen = pd.read_parquet(file)
             if not len(chosen):
@@ -149,31 +150,46 @@ class Rounds:
 
     # -- drawing ----------------------------------------------------------------------------------------------
 
-    def _parts(self, number: int, n: int) -> dict[str, int]:
-        exchanged = round(self.settings.exchange * n)
-        parts = {f"round-{number}-model": n - exchanged, f"round-{number}-exchange": exchanged}
-        return {name: count for name, count in parts.items() if count}
+    def _parts(self, number: int, n: int) -> dict[str, tuple[int, int]]:
+        """Name -> (crystals, crystals per file) of what round ``number`` draws."""
+        settings = self.settings
+        exchanged = shares(round(settings.exchange * n), settings.rounds)
+        parts = {
+            "model": (n - sum(exchanged) if number == 1 else 0, settings.shard_size),
+            f"round-{number}-exchange": (exchanged[number - 1], settings.shard_size),
+            f"round-{number}-similar": (settings.similar, max(settings.similar, 1)),
+        }
+        return {name: part for name, part in parts.items() if part[0]}
 
     def _paths(self, number: int, n: int) -> list[Path]:
-        samples, size = self.folder / "samples", self.settings.shard_size
-        drawn = [(samples / name, count, size) for name, count in self._parts(number, n).items()]
-        if self.settings.similar:
-            drawn.append((samples / f"round-{number}-similar", 1, 1))
-        return [path for folder, count, size in drawn for path, _ in shard_paths(folder, count, size)]
+        samples = self.folder / "samples"
+        parts = self._parts(number, n).items()
+        return [path for name, (count, size) in parts for path, _ in shard_paths(samples / name, count, size)]
 
     def _draw(self, number: int, n: int, judged: pd.DataFrame) -> None:
+        """What the model draws under the wish needs no answers: all of it is drawn in the first round."""
         samples, settings = self.folder / "samples", self.settings
-        with tqdm(total=n, unit="crystal", desc=f"draw round {number}", mininterval=1.0) as bar:
-            for name, count in self._parts(number, n).items():
-                draws = replace(self.draws, name=name)
-                if name.endswith("exchange"):
-                    draws = replace(draws, task=self._exchange_task(judged))
-                draw_shards(draws, samples / name, count, settings.shard_size, settings.workers, bar.update)
-        if settings.similar:
-            name = f"round-{number}-similar"
-            ((path, _),) = shard_paths(samples / name, 1, 1)
-            if not path.exists():
-                write_parquet(self._similar(name, judged), path)
+        parts = self._parts(number, n)
+        with tqdm(total=sum(count for count, _ in parts.values()), unit="crystal", desc=f"draw round {number}") as bar:
+            for name, (count, size) in parts.items():
+                if name == "model":
+                    draws = replace(self.draws, name=name)
+                    draw_shards(draws, samples / name, count, size, settings.workers, bar.update)
+                    continue
+                for shard, (path, wanted) in enumerate(shard_paths(samples / name, count, size)):
+                    if not path.exists():
+                        similar = name.endswith("similar")
+                        work = self._similar if similar else self._exchanged
+                        write_parquet(work(name, shard, wanted, judged), path)
+                    bar.update(wanted)
+
+    def _exchanged(self, name: str, shard: int, n: int, judged: pd.DataFrame) -> pd.DataFrame:
+        task = self._exchange_task(judged)
+        return replace(self.draws, name=name, task=task).draw(self._sampler, shard, n)
+
+    @cached_property
+    def _sampler(self) -> CrystalSampler:
+        return self.draws.sampler()
 
     def _exchange_task(self, judged: pd.DataFrame) -> CrystalTask:
         task = replace(self.draws.task, exchange=max(self.draws.task.exchange, 1), noise=EXCHANGE_NOISE)
@@ -182,22 +198,22 @@ class Rounds:
     def _seeds(self, task: CrystalTask, judged: pd.DataFrame) -> OrbitBatch:
         surrogate = self._taught(judged)
         try:
-            usable = self.draws.sampler().usable_seeds(replace(task, seeds=surrogate.batch))
+            usable = self._sampler.usable_seeds(replace(task, seeds=surrogate.batch))
         except ValueError:
             raise ValueError(
                 "screening.exchange: no known crystal can fulfil the task, say screening.exchange=0 screening.similar=0"
             ) from None
         return surrogate.best(usable, self.settings.seeds)
 
-    def _similar(self, name: str, judged: pd.DataFrame) -> pd.DataFrame:
+    def _similar(self, name: str, shard: int, n: int, judged: pd.DataFrame) -> pd.DataFrame:
         """Children that fulfil the task, of the best crystals: one element or several replaced by similar ones."""
-        start, task, settings = time.process_time(), self.draws.task, self.settings
-        generator = torch.Generator().manual_seed(shard_seed(self.draws.seed, name, 0))
+        start, task = time.process_time(), self.draws.task
+        generator = torch.Generator().manual_seed(shard_seed(self.draws.seed, name, shard))
         seeds = self._seeds(replace(task, exchange=1, noise=EXCHANGE_NOISE), judged)
-        elements = task.element_mask(self.draws.sampler().known_elements).nonzero().squeeze(-1).tolist()
-        parents = seeds.select(torch.randint(len(seeds), (settings.similar,), generator=generator))
+        elements = task.element_mask(self._sampler.known_elements).nonzero().squeeze(-1).tolist()
+        parents = seeds.select(torch.randint(len(seeds), (n,), generator=generator))
         children, _ = exchange_crystals(parents, generator, elements)
-        frame = drawn_table(children.select(task.fulfilled(children).nonzero().squeeze(-1)), name)
+        frame = drawn_table(children.select(task.fulfilled(children).nonzero().squeeze(-1)), f"{name}-{shard:05d}")
         frame["seconds"] = (time.process_time() - start) / max(len(frame), 1)
         return frame
 

@@ -21,8 +21,8 @@ def test_shares_and_neighbours_of_cesium_chloride() -> None:
     x = crystal_features(OrbitBatch.from_crystals([cesium_chloride(55, 17)]))
     assert float(x[0, 55]) == float(x[0, 17]) == 0.5 and float(x[0, :N_STATES].sum()) == 1.0
     # Volume per atom v: 8 neighbours at sqrt(3)/2 (2 v)^(1/3) and 6 at (2 v)^(1/3).
-    distance = torch.tensor([3**0.5 / 2, 1.0, 2**0.5, 11**0.5 / 2, 3**0.5]) * 2 ** (1 / 3)
-    count = torch.tensor([8.0, 6.0, 12.0, 24.0, 8.0])
+    distance = torch.tensor([3**0.5 / 2, 1.0, 2**0.5, 11**0.5 / 2, 3**0.5, 2.0, 19**0.5 / 2]) * 2 ** (1 / 3)
+    count = torch.tensor([8.0, 6.0, 12.0, 24.0, 8.0, 6.0, 24.0])
     grid = torch.linspace(0.25, 2.35, N_RADIAL)
     spacing = grid[1] - grid[0]
     inside = distance < 2.35 + spacing
