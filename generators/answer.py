@@ -63,7 +63,9 @@ def answer(config: GenerateConfig, plain: dict[str, Any], folder: Path) -> str:
     )
     extra = [Prototype.from_file(Path(p)) for p in target.prototype_cifs]
     training = _training(config.data.path)
-    judge = JudgeSettings(oracle.max_force, oracle.max_stress, oracle.max_evaluations, oracle.with_bulk_modulus)
+    judge = JudgeSettings(
+        oracle.max_force, oracle.max_stress, oracle.max_evaluations, oracle.with_bulk_modulus, oracle.all_bulk_moduli
+    )
     generation = Generation(module, surrogate, training, wish, settings, folder, extra, judge)
     second = _second_judges() if oracle.second_opinions else None
     files = {

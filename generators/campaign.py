@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from generators.checkpoints import load_checkpoint, save_checkpoint
-from generators.oracles.surrogate import _log_interval
+from generators.oracles.surrogate import log_interval
 from generators.wish import Wish
 from generators.worlds.learner import Learner
 from generators.worlds.learner_state import learner_state, restore_learner
@@ -110,7 +110,7 @@ def log_hit_probability(mean: Tensor, std: Tensor, properties: tuple[str, ...], 
         low = -torch.inf if interval.low is None else interval.low
         high = torch.inf if interval.high is None else interval.high
         width = std[:, p].clamp(min=1e-9)
-        total = total + _log_interval((low - mean[:, p]) / width, (high - mean[:, p]) / width)
+        total = total + log_interval((low - mean[:, p]) / width, (high - mean[:, p]) / width)
     return total
 
 

@@ -16,6 +16,7 @@ from generators.crystals.task_schema import TaskConfig
 LOGGERS = ("wandb", "csv", "none")
 TENSOR_FRAMES = ("structure", "ieee")
 RELAXATIONS = ("symmetric", "free", "none")
+HULLS = ("embedded", "known")
 
 
 def _at_least(config: object, prefix: str, low: float, *names: str) -> None:
@@ -139,6 +140,7 @@ class OracleConfig:
     max_stress: float = 0.5
     max_evaluations: int = 60
     with_bulk_modulus: bool = True
+    all_bulk_moduli: bool = False  # not only of cubic crystals without free coordinates; twice the time
     workers: int = 2  # processes on a CPU; a GPU has one
     device: str = "auto"  # auto | cpu | cuda | mps
     second_opinions: int = 0  # so many of the best candidates go to SevenNet and CGCNN (pip install 'raremat[second]')
@@ -161,11 +163,21 @@ class ScreeningConfig:
     max_shards: int = 200
     baselines: bool = False
     baseline_pool: int = 20_000
+    rounds: int = 0  # above 0, of whole crystals: judge calls in so many rounds, chosen by a surrogate that learns
+    exchange: float | None = None  # with rounds: share of the draws that change the best crystals so far; None: 0.5
+    similar: int = 4000  # with rounds: children of the best crystals per round, by similar elements, without the model
+    seeds: int = 150  # with rounds: so many best crystals are changed
+    hull: str = "embedded"  # what e_above_hull of whole crystals counts against: embedded | known (they exist)
+    band_gap: bool = False  # of whole crystals, judged by CGCNN once they are relaxed (pip install 'raremat[second]')
 
     def __post_init__(self) -> None:
-        names = ("pool", "shard_size", "max_shards", "baseline_pool")
+        names = ("pool", "shard_size", "max_shards", "baseline_pool", "seeds")
         _at_least(self, "screening.", 1, *names)
-        _at_least(self, "screening.", 0, "guidance", "judge_calls")
+        _at_least(self, "screening.", 0, "guidance", "judge_calls", "rounds", "similar")
+        if self.exchange is not None and not 0 <= self.exchange <= 1:
+            raise ValueError(f"screening.exchange={self.exchange}: must lie between 0 and 1")
+        if self.hull not in HULLS:
+            raise ValueError(f"screening.hull={self.hull}: use one of {', '.join(HULLS)}")
         _positive(self, "screening.", "temperature")
 
 
@@ -211,6 +223,8 @@ class GenerateConfig:
         screening, given = self.screening, self.task.given()
         if given:
             raise ValueError(f"task.{given[0]}: is for whole crystals, say task=crystals too")
+        if screening.rounds:
+            raise ValueError(f"screening.rounds={screening.rounds}: is for whole crystals, say task=crystals too")
         if screening.pool < screening.judge_calls:
             raise ValueError(f"screening.pool={screening.pool}: must be at least judge_calls={screening.judge_calls}")
 

@@ -14,20 +14,26 @@ from generators.build import shipped
 from generators.conditioning import Conditions
 from generators.crystals.draws import CrystalDraws, drawing_device, load_crystal_model
 from generators.crystals.generate import CrystalGeneration, CrystalRunSettings, describe_crystals
+from generators.crystals.judging import CrystalJudge
 from generators.crystals.module import CrystalDiffusion
+from generators.crystals.rounds import RoundSettings
 from generators.crystals.task_schema import SOURCES
 from generators.crystals.tasks import crystal_task, describe_task
 from generators.export import write_candidates
 from generators.generate import Answer
 from generators.judging import write_parquet
 from generators.manifest import claim_folder, write_json
+from generators.oracles.base import Oracle
+from generators.oracles.cgcnn import CgcnnOracle
 from generators.oracles.judge import JudgeSettings
 from generators.report.crystals import write_crystal_report
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
+from generators.sampling.crystal_task import CrystalTask
 from generators.schema import GenerateConfig
 from generators.wish import Wish, parse_wish
 
 BEST = 5
+EXCHANGE = 0.5
 
 
 def answer_crystals(config: GenerateConfig, plain: dict[str, Any], folder: Path) -> str:
@@ -72,18 +78,50 @@ def answer_crystals(config: GenerateConfig, plain: dict[str, Any], folder: Path)
         keep_known=by_composition if task_config.keep_known is None else task_config.keep_known,
         geometries=task_config.geometries or (None if by_composition else 1),
         workers=oracle.workers,
-        device=oracle.device,
+        rounds=_rounds(config, task),
     )
     own = read_crystals(Path(config.data.path))[0] if config.data.path else None
-    judge = JudgeSettings(oracle.max_force, oracle.max_stress, oracle.max_evaluations, oracle.with_bulk_modulus)
+    judge = JudgeSettings(
+        oracle.max_force, oracle.max_stress, oracle.max_evaluations, oracle.with_bulk_modulus, oracle.all_bulk_moduli
+    )
+    network = _gap_network() if screening.band_gap else None
+    crystal_judge = CrystalJudge(
+        wish, judge, oracle.workers, oracle.device, "known" if screening.hull == "known" else "embedded", network
+    )
     spread = {scale.name: float(scale.std) for scale in module.scales}
-    generation = CrystalGeneration(draws, wish, describe_task(task_config), spread, run, folder, judge, own)
+    generation = CrystalGeneration(draws, wish, describe_task(task_config), spread, run, folder, crystal_judge, own)
     second = _second_judges() if oracle.second_opinions else None
     claim_folder(folder, plain, {"generator": path}, MAY_DIFFER)
     result = generation.run()
     if second is not None and screening.judge_calls:
         result = second.confirm(result, wish, oracle.second_opinions, folder)
     return _write(result, generation, config, folder)
+
+
+def _rounds(config: GenerateConfig, task: CrystalTask) -> RoundSettings | None:
+    screening = config.screening
+    if not screening.rounds:
+        return None
+    if screening.judge_calls < screening.rounds:
+        raise ValueError(f"screening.rounds={screening.rounds}: needs as many screening.judge_calls at least")
+    bound = bool(task.composition) or task.seeds is not None
+    if bound and screening.exchange:
+        raise ValueError(
+            f"screening.exchange={screening.exchange}: exchanged crystals keep to no composition, prototype or seed, "
+            "say screening.exchange=0"
+        )
+    exchange = (0.0 if bound else EXCHANGE) if screening.exchange is None else screening.exchange
+    return RoundSettings(
+        screening.rounds, exchange, 0 if bound else screening.similar, screening.seeds,
+        workers=config.oracle.workers, shard_size=config.task.shard_size,
+    )  # fmt: skip
+
+
+def _gap_network() -> Oracle:
+    try:
+        return CgcnnOracle()
+    except ImportError as error:
+        raise ValueError(f"screening.band_gap: {error}") from None
 
 
 def _second_judges() -> Any:
@@ -109,11 +147,11 @@ def _write(result: Answer, generation: CrystalGeneration, config: GenerateConfig
     write_candidates(result.candidates, result.batch, folder, config.top)
     write_parquet(result.rejected, folder / "rejected.parquet")
     write_json(folder / "summary.json", result.summary)
-    report = write_crystal_report(folder, result, generation.measured)
+    report = write_crystal_report(folder, result, generation.judge.measured)
     if config.logger.name == "wandb":
         from generators.wandb_logging import log_crystals
 
-        log_crystals(folder, config.logger.project, config.run, result, generation.measured)
+        log_crystals(folder, config.logger.project, config.run, result, generation.judge.measured)
     lines = [
         f"task: {result.summary['task']}",
         f"wish: {generation.wish.describe()}",
@@ -122,8 +160,8 @@ def _write(result: Answer, generation: CrystalGeneration, config: GenerateConfig
         "best:",
     ]
     for row in result.candidates.head(BEST).to_dict("records"):
-        values = [f"{name} {row[name]:.3f}" for name in generation.measured.intervals if name in row]
-        if "e_above_hull" in row and "e_above_hull" not in generation.measured.intervals:
+        values = [f"{name} {row[name]:.3f}" for name in generation.judge.measured.intervals if name in row]
+        if "e_above_hull" in row and "e_above_hull" not in generation.judge.measured.intervals:
             values.append(f"e_above_hull {row['e_above_hull']:.3f}")
         lines.append(f"  {row['formula']:16s}{row['protostructure']:34s}{', '.join(values)}")
     lines.append(f"samples: {folder / 'samples.parquet'}")

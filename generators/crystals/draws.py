@@ -73,6 +73,7 @@ class CrystalDraws:
         seed: of the run.
         device: ``cpu``, ``cuda`` or ``mps``.
         templates: geometries start from embedded crystals of the same protostructure.
+        name: of these draws: part of the ids and of the shards' seeds.
     """
 
     model: Path
@@ -82,6 +83,7 @@ class CrystalDraws:
     seed: int
     device: str = "cpu"
     templates: bool = True
+    name: str = NAME
 
     def sampler(self) -> CrystalSampler:
         """With its own copy of the network."""
@@ -95,7 +97,7 @@ class CrystalDraws:
     def draw(self, sampler: CrystalSampler, shard: int, n: int) -> pd.DataFrame:
         """Table of ``n`` crystals: ``id``, the columns of `data.frames`, what identifies them, seconds spent."""
         start = time.process_time()
-        generator = torch.Generator().manual_seed(shard_seed(self.seed, NAME, shard))
+        generator = torch.Generator().manual_seed(shard_seed(self.seed, self.name, shard))
         parts: list[OrbitBatch] = []
         missing = n
         for _ in range(_ATTEMPTS):
@@ -103,17 +105,23 @@ class CrystalDraws:
             missing -= len(parts[-1])
             if not missing:
                 break
-        batch = OrbitBatch.concatenate(parts)
-        frame = to_frame(batch)
-        crystals = batch.to_crystals()
-        frame.insert(0, "id", [f"{NAME}-{shard:05d}-{i:05d}" for i in range(len(frame))])
-        frame["formula"] = [c.reduced_formula for c in crystals]
-        frame["protostructure"] = [protostructure_label(c) for c in crystals]
-        frame["crystal_key"] = [crystal_key(c) for c in crystals]
-        frame["n_atoms"] = batch.n_atoms.numpy()
-        frame["distance_ratio"] = shortest_ratio(decode(batch), covalent_radii()).numpy()
+        frame = drawn_table(OrbitBatch.concatenate(parts), f"{self.name}-{shard:05d}")
         frame["seconds"] = (time.process_time() - start) / len(frame)
         return frame
+
+
+def drawn_table(batch: OrbitBatch, name: str) -> pd.DataFrame:
+    """Table of crystals that were drawn: ``id`` (``name`` and a number), the columns of `data.frames`, what
+    identifies them."""
+    frame = to_frame(batch)
+    crystals = batch.to_crystals()
+    frame.insert(0, "id", [f"{name}-{i:05d}" for i in range(len(frame))])
+    frame["formula"] = [c.reduced_formula for c in crystals]
+    frame["protostructure"] = [protostructure_label(c) for c in crystals]
+    frame["crystal_key"] = [crystal_key(c) for c in crystals]
+    frame["n_atoms"] = batch.n_atoms.numpy()
+    frame["distance_ratio"] = shortest_ratio(decode(batch), covalent_radii()).numpy()
+    return frame
 
 
 _draws: CrystalDraws | None = None

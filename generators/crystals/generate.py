@@ -6,34 +6,31 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from data.dataset import CrystalDataset
 from data.frames import from_frame
 from data.prototypes import prototype_library
 from generators.crystals.draws import CrystalDraws, draw_shards, read_shards, write_samples
+from generators.crystals.judging import METASTABLE, CrystalJudge
+from generators.crystals.labelled import labelled_crystals
+from generators.crystals.rounds import PROBABILITY, Rounds, RoundSettings
 from generators.generate import Answer
-from generators.judging import JudgeWorkers, judged_batch
-from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import fractions_of_batch
-from generators.oracles.hull_tables import chgnet_hull, known_hull, reference_compounds
-from generators.oracles.judge import PROPERTIES as JUDGED
-from generators.oracles.judge import JudgeSettings, elemental_references, formation_energy
+from generators.oracles.hull_tables import reference_compounds
 from generators.ranking import depth
 from generators.screening.charge_balance import charge_balanced
 from generators.screening.crystal_funnel import KnownCrystals, Screened, screen_crystals
 from generators.screening.pool import StageCount
 from generators.wish import Wish
 
-METASTABLE = 0.1
-"""eV/atom above the hull: what counts as a hit where the judge can measure nothing of the wish."""
 BEST_GEOMETRY = "a better geometry of this crystal was found"
 
 
@@ -47,7 +44,8 @@ class CrystalRunSettings:
         top: candidates kept if nothing is judged.
         keep_known: known crystals are candidates too.
         geometries: crystals of one key that go on; None for all.
-        workers, device: processes on a CPU; ``auto`` for whatever is there.
+        workers: processes on a CPU.
+        rounds: how judge calls are spent in rounds; None: once, on the first crystals that are drawn.
     """
 
     n: int = 1000
@@ -57,7 +55,7 @@ class CrystalRunSettings:
     keep_known: bool = False
     geometries: int | None = 1
     workers: int = 2
-    device: str = "auto"
+    rounds: RoundSettings | None = None
 
 
 class CrystalGeneration:
@@ -71,28 +69,34 @@ class CrystalGeneration:
         spread: Mapping[str, float],
         settings: CrystalRunSettings,
         folder: Path,
-        judge: JudgeSettings | None = None,
+        judge: CrystalJudge,
         own: CrystalDataset | None = None,
     ) -> None:
         self.draws, self.wish, self.task_text, self.spread = draws, wish, task_text, spread
-        self.settings, self.folder, self.own = settings, folder, own
-        self.judge = JudgeWorkers(judge, settings.workers, settings.device)
-        measured = {name: i for name, i in wish.intervals.items() if name in (*JUDGED, "e_above_hull")}
-        self.measured = Wish(measured)
-
-    @property
-    def not_judged(self) -> list[str]:
-        """Properties of the wish that the judge cannot measure."""
-        return [name for name in self.wish.intervals if name not in self.measured.intervals]
+        self.settings, self.folder, self.own, self.judge = settings, folder, own, judge
 
     def run(self) -> Answer:
         """Everything; a second call in the same folder only reads what is there."""
-        start, settings = time.perf_counter(), self.settings
+        start = time.perf_counter()
+        with self.judge:
+            paths, screened, judged = self._in_rounds() if self.settings.rounds else self._at_once()
+        write_samples(paths, self.folder / "samples.parquet")
+        if not len(screened.chosen):
+            reasons = ", ".join(f"{n} {why}" for c in screened.counts for why, n in c.reasons.items())
+            raise ValueError(
+                f"task: none of {screened.counts[0].n_in} drawn crystals is new and well-spaced ({reasons}), draw more"
+            )
+        table, rejected, counts = self._ranked(screened, judged)
+        batch = from_frame(table) if len(table) else from_frame(screened.chosen).select(torch.arange(0))
+        summary = self._summary(screened, judged, table, counts, time.perf_counter() - start)
+        return Answer(table, rejected, batch, summary, {"raremat": judged if judged is not None else screened.chosen})
+
+    def _at_once(self) -> tuple[list[Path], Screened, pd.DataFrame | None]:
+        settings = self.settings
         with tqdm(total=settings.n, unit="crystal", desc="draw", mininterval=1.0) as bar:
             paths = draw_shards(
                 self.draws, self.folder / "samples", settings.n, settings.shard_size, settings.workers, bar.update
             )
-        write_samples(paths, self.folder / "samples.parquet")
         screened = screen_crystals(
             tqdm(read_shards(paths), total=len(paths), unit="shard", desc="screen", mininterval=1.0),
             KnownCrystals(self.own),
@@ -101,51 +105,18 @@ class CrystalGeneration:
             settings.keep_known,
             settings.geometries,
         )
-        if not len(screened.chosen):
-            reasons = ", ".join(f"{n} {why}" for c in screened.counts for why, n in c.reasons.items())
-            raise ValueError(f"task: none of {settings.n} drawn crystals is new and well-spaced ({reasons}), draw more")
-        judged = self._judged(screened) if settings.judge_calls else None
-        table, rejected, counts = self._ranked(screened, judged)
-        batch = from_frame(table) if len(table) else from_frame(screened.chosen).select(torch.arange(0))
-        summary = self._summary(screened, judged, table, counts, time.perf_counter() - start)
-        return Answer(table, rejected, batch, summary, {"raremat": judged if judged is not None else screened.chosen})
+        if not settings.judge_calls or not len(screened.chosen):
+            return paths, screened, None
+        return paths, screened, self.judge.judge(screened.chosen, self.folder / "judged")
 
-    # -- judging ------------------------------------------------------------------------------------------
-
-    def _judged(self, screened: Screened) -> pd.DataFrame:
-        chosen, hits = screened.chosen, 0
-        with self.judge, tqdm(total=len(chosen), unit="crystal", desc="judge", mininterval=1.0) as bar:
-
-            def progress(n: int, frame: pd.DataFrame) -> None:
-                nonlocal hits
-                hits += int(self._hits(self._with_energies(frame)).sum())
-                bar.set_postfix(hits=hits)
-                bar.update(n)
-
-            frame = self.judge.judge(from_frame(chosen), self.folder / "judged", "raremat", progress=progress)
-        frame = self._with_energies(frame)
-        frame["hit"] = self._hits(frame)
-        for name in ("id", "formula", "protostructure", "crystal_key", "novel", "distance_ratio", "n_atoms"):
-            frame[name] = chosen[name].to_numpy()
-        return frame
-
-    def _with_energies(self, frame: pd.DataFrame) -> pd.DataFrame:
-        energy = torch.from_numpy(frame["energy_per_atom"].to_numpy(copy=True))
-        batch = judged_batch(frame)
-        values = formation_energy(batch, energy, elemental_references(SCALE), SCALE).numpy()
-        fractions = fractions_of_batch(batch)
-        return frame.assign(
-            formation_energy_per_atom=values,
-            e_above_hull=chgnet_hull().e_above_hull(fractions, values, SCALE),
-            e_above_known_hull=known_hull().e_above_hull(fractions, values, SCALE),
-        )
-
-    def _hits(self, frame: pd.DataFrame) -> NDArray[np.bool_]:
-        valid = frame["valid"].to_numpy()
-        if not self.measured.intervals:
-            return np.asarray(valid & (frame["e_above_hull"].to_numpy() <= METASTABLE))
-        values = {name: torch.from_numpy(frame[name].to_numpy(copy=True)) for name in self.measured.intervals}
-        return np.asarray(self.measured.hits(values).numpy() & valid)
+    def _in_rounds(self) -> tuple[list[Path], Screened, pd.DataFrame | None]:
+        settings = self.settings
+        assert settings.rounds is not None
+        rounds = Rounds(
+            self.draws, self.judge, KnownCrystals(self.own), known_prototypes(), partial(labelled_crystals, self.own),
+            settings.rounds, self.folder, settings.keep_known, settings.geometries,
+        )  # fmt: skip
+        return rounds.run(settings.n, settings.judge_calls)
 
     # -- ranking ------------------------------------------------------------------------------------------
 
@@ -161,7 +132,7 @@ class CrystalGeneration:
         failed = judged[~valid]
         rejected = [_rejected(failed, "judge", failed["reason"].tolist())]
         good = judged[valid]
-        inside = depth(good, self.measured, self.spread)
+        inside = depth(good, self.judge.measured, self.spread)
         above = good["e_above_hull"].to_numpy(dtype=float)
         good = good.iloc[np.lexsort((above, -inside, ~good["hit"].to_numpy()))]
         worse = good["crystal_key"].duplicated().to_numpy()
@@ -186,7 +157,7 @@ class CrystalGeneration:
         table["new_prototype"] = ~table["protostructure"].isin(known_prototypes())
         table["charge_balanced"] = [charge_balanced(c.atomic_numbers, c.multiplicities) for c in crystals]
         if "e_above_hull" in table and batch is not None:
-            parts = chgnet_hull().decomposition(fractions_of_batch(batch))
+            parts = self.judge.hull.decomposition(fractions_of_batch(batch))
             table["decomposes_to"] = [" + ".join(names) for names in parts]
         return table
 
@@ -202,10 +173,11 @@ class CrystalGeneration:
             "wish": {name: [i.low, i.high] for name, i in self.wish.intervals.items()},
             "wish_text": self.wish.describe(),
             "task": self.task_text,
-            "not_judged": self.not_judged,
-            "hit_means": self.hit_text(),
+            "not_judged": self.judge.not_judged,
+            "hit_means": self.judge.hit_text(),
+            "hull": self.judge.hull_name,
             "judge": "CHGNet 0.3.0 (not DFT), relaxed within symmetry" if judged is not None else None,
-            "samples": self.settings.n,
+            "samples": screened.counts[0].n_in,
             "distinct_new": screened.n_new,
             "distinct_new_with_new_prototype": screened.n_new_prototypes,
             "funnel": [count.as_row() for count in counts],
@@ -218,23 +190,31 @@ class CrystalGeneration:
                 "judge_calls": calls,
                 "hits": hits,
                 "hits_per_call": hits / calls,
-                "proposals": self.settings.n,
+                "proposals": screened.counts[0].n_in,
                 "metastable": int((judged["valid"] & (above <= METASTABLE)).sum()),
                 "stable": int((judged["valid"] & (above <= 0)).sum()),
                 "on_or_below_the_known_hull": int((judged["valid"] & (judged["e_above_known_hull"] <= 0)).sum()),
                 "judge_evaluations": int(judged["judge_evaluations"].sum()),
                 "distinct_prototypes_in_hits": int(table.loc[table["hit"], "protostructure"].nunique()),
             }
+            if self.settings.rounds is not None:
+                summary["rounds"] = _by_round(judged)
         previous = self.folder / "summary.json"
         if previous.exists():  # read again, not drawn again: keep the seconds that the work took
             summary["seconds"] = max(summary["seconds"], json.loads(previous.read_text())["seconds"])
         return summary
 
-    def hit_text(self) -> str:
-        """What counts as a hit, for people."""
-        if self.measured.intervals:
-            return self.measured.describe()
-        return f"at most {METASTABLE:g} eV/atom above the hull"
+
+def _by_round(judged: pd.DataFrame) -> list[dict[str, float]]:
+    """Judge calls, hits, and the hits that the surrogate expected, of every round."""
+    return [
+        {
+            "round": number, "judge_calls": len(group), "hits": int(group["hit"].sum()),
+            "expected_hits": round(float(group[PROBABILITY].sum()), 1),
+        }
+        for number in range(1, int(judged["round"].max()) + 1)
+        for group in (judged[judged["round"] == number],)
+    ]  # fmt: skip
 
 
 def known_prototypes() -> frozenset[str]:
@@ -265,6 +245,11 @@ def describe_crystals(answer: Answer) -> str:
             f"judge calls {row['judge_calls']}, hits {row['hits']} ({row['hits_per_call']:.1%}): {summary['hit_means']}"
         )
         lines.append(f"above the hull: {row['metastable']} at most {METASTABLE:g}, {row['stable']} at most 0 eV/atom")
+    for row in summary.get("rounds", ()):
+        lines.append(
+            f"round {row['round']}: judge calls {row['judge_calls']}, hits {row['hits']}, "
+            f"expected by the surrogate {row['expected_hits']:.1f}"
+        )
     if summary["not_judged"]:
         lines.append(f"not judged, only asked of the model: {', '.join(summary['not_judged'])}")
     return "\n".join(lines)

@@ -58,7 +58,13 @@ def evaluate_command(config: EvaluateConfig, plain: dict[str, Any], folder: Path
     )  # fmt: skip
     oracle = config.oracle
     judge = JudgeWorkers(
-        JudgeSettings(oracle.max_force, oracle.max_stress, oracle.max_evaluations, oracle.with_bulk_modulus),
+        JudgeSettings(
+            oracle.max_force,
+            oracle.max_stress,
+            oracle.max_evaluations,
+            oracle.with_bulk_modulus,
+            oracle.all_bulk_moduli,
+        ),
         oracle.workers,
         oracle.device,
     )

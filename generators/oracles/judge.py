@@ -84,12 +84,23 @@ def formation_energy(batch: OrbitBatch, energy_per_atom: Tensor, references: Ele
 
 @dataclass(frozen=True)
 class JudgeSettings:
-    """What the judge measures and how tightly it relaxes."""
+    """What the judge measures and how tightly it relaxes.
+
+    Attributes:
+        all_bulk_moduli: of every crystal, by two more relaxations at fixed volumes, not only where it is exact
+            without (`exact_bulk_modulus`).
+    """
 
     max_force: float = 0.1
     max_stress: float = 0.5
     max_evaluations: int = 60
     with_bulk_modulus: bool = True
+    all_bulk_moduli: bool = False
+
+
+def exact_bulk_modulus(batch: OrbitBatch) -> Tensor:
+    """[B] bool: cubic without free coordinates, so that pressures of scaled cells give the bulk modulus."""
+    return (batch.strain_mask.sum(-1) == 1) & ~batch.coordinate_mask.flatten(1).any(-1)
 
 
 class PotentialJudge:
@@ -97,7 +108,8 @@ class PotentialJudge:
 
     Magnetization density is the sum of the potential's absolute site moments over the volume, that is for
     ferromagnetic order; it is left out for a potential without moments. The bulk modulus is given for cubic
-    crystals without free coordinates only, where two more evaluations give it exactly; elsewhere it is NaN.
+    crystals without free coordinates only, where two more evaluations give it exactly; elsewhere it is NaN, unless
+    the settings ask for all of them.
     """
 
     def __init__(self, potential: Potential, name: str, settings: JudgeSettings | None = None) -> None:
@@ -139,9 +151,15 @@ class PotentialJudge:
             if self.potential.gives_moments:
                 magnetization[rows] = self._magnetization(good)
             if settings.with_bulk_modulus:
-                cubic = (good.strain_mask.sum(-1) == 1) & ~good.coordinate_mask.flatten(1).any(-1)
+                cubic = exact_bulk_modulus(good)
                 if bool(cubic.any()):
                     modulus[rows[cubic]] = bulk_modulus(good.select(cubic), self.potential)
+                if settings.all_bulk_moduli and not bool(cubic.all()):
+                    # Tighter than the crystal itself: 0.5 GPa of stress would be 6 % of a modulus of 200 GPa.
+                    tight = RelaxationSettings(
+                        settings.max_force / 2, settings.max_stress / 2, settings.max_evaluations
+                    )
+                    modulus[rows[~cubic]] = bulk_modulus(good.select(~cubic), self.potential, settings=tight)
         values = {
             "volume_per_atom": torch.where(valid, relaxed.volume_per_atom, nan),
             "magnetization_density": magnetization,

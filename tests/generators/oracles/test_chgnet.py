@@ -10,7 +10,9 @@ import torch
 from pymatgen.core import Element, Lattice, Structure
 
 from data.cells import CellBatch, decode
+from data.crystal import Crystal
 from data.decoration import with_volume_per_atom
+from data.lattice import lattice_to_strain
 from data.orbit_batch import OrbitBatch
 from data.prototypes import prototype_library
 from data.symmetry import encode
@@ -139,6 +141,21 @@ def test_relaxed_moduli_lie_below_clamped_ones(potential: CHGNetPotential) -> No
     free = bulk_modulus(relaxed.batch, potential, settings=settings)
     assert float(free[0]) == pytest.approx(float(clamped[0]), abs=0.1)
     assert 0 < float(free[1]) < float(clamped[1]) - 1
+
+
+def test_the_judge_measures_all_bulk_moduli_on_demand() -> None:
+    """Rock salt written as a tetragonal crystal has the modulus of the cubic one."""
+    a = 5.64
+    lattice = torch.diag(torch.tensor([a / 2**0.5, a / 2**0.5, a], dtype=torch.float64))[None]
+    strain = lattice_to_strain(torch.tensor([139]), lattice)[0]
+    tetragonal = Crystal(139, ("a", "b"), (11, 17), ((0.0, 0.0, 0.0),) * 2, tuple(strain.tolist()))
+    batch = OrbitBatch.concatenate([crystals().select(torch.tensor([0, 3])), OrbitBatch.from_crystals([tetragonal])])
+    every = ChgnetJudge(JudgeSettings(all_bulk_moduli=True)).evaluate(batch).values["bulk_modulus"]
+    usual = ChgnetJudge().evaluate(batch).values["bulk_modulus"]
+    assert usual.isnan().tolist() == [False, True, True]
+    assert float(every[0]) == float(usual[0])
+    assert float(every[2]) == pytest.approx(float(every[0]), rel=0.03)
+    assert 150 < float(every[1]) < 250  # rutile: experiment 211 GPa
 
 
 def test_a_fixed_volume_stays(potential: CHGNetPotential) -> None:

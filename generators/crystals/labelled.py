@@ -1,0 +1,39 @@
+"""Crystals with labels on the judge's scale, for a surrogate of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from data.dataset import CrystalDataset
+from data.decorations import load_decorations
+from data.exchanges import load_draws, load_exchanges
+from generators.crystals.build import with_judged_labels
+from generators.screening.crystal_features import crystal_features
+
+MOST_ATOMS = 24
+"""In the primitive cell: larger crystals cost most of the time and teach the least."""
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Crystals with labels, and their features [N, F] (`crystal_features`)."""
+
+    dataset: CrystalDataset
+    features: Tensor
+
+
+def labelled_crystals(own: CrystalDataset | None = None) -> Labelled:
+    """The embedded exchanges, draws and decorations, and the user's crystals, of at most `MOST_ATOMS` atoms.
+
+    Args:
+        own: the user's table. Its energies count only where the crystal is among the embedded known compounds (by
+            id), with CHGNet's values; other properties as the file has them.
+    """
+    draws = load_draws()
+    parts = [load_exchanges(), *([draws] if draws is not None else []), load_decorations()]
+    if own is not None:
+        parts.append(with_judged_labels(own))
+    dataset = CrystalDataset.concatenate([part.select(part.batch.n_atoms <= MOST_ATOMS) for part in parts])
+    return Labelled(dataset, crystal_features(dataset.batch))
