@@ -31,6 +31,7 @@ from generators.oracles.hull_tables import chgnet_hull
 from generators.oracles.judge import JudgeSettings, elemental_references, formation_energy
 from generators.oracles.surrogate import SurrogateOracle
 from generators.ranking import failures, ranked
+from generators.screening.atomic_volumes import additive_volume
 from generators.screening.baselines import SOURCES
 from generators.screening.ion_exchange import Similarity
 from generators.screening.pool import Pool, StageCount
@@ -69,6 +70,13 @@ class _Judged:
     counts: tuple[StageCount, ...] = field(default_factory=tuple)
 
 
+def expected_volume(batch: OrbitBatch, predicted: pd.DataFrame) -> Tensor:
+    """[B] Å^3 per atom: the surrogate's, or the mean of the atoms' volumes where it was taught none."""
+    if "volume_per_atom_surrogate" in predicted:
+        return torch.from_numpy(predicted["volume_per_atom_surrogate"].to_numpy())
+    return additive_volume(batch)
+
+
 class Generation:
     """One run: the models, the wish and the folder."""
 
@@ -94,11 +102,11 @@ class Generation:
     def screen(self, pool: Pool, n: int) -> tuple[Pool, pd.DataFrame]:
         """The ``n`` proposals most likely to hit by the surrogate, and its predictions for them.
 
-        Proposals whose sites would overlap at the volume that the surrogate expects are dropped first.
+        Proposals whose sites would overlap at the volume that is expected of them are dropped first.
         """
         start = time.process_time()
         probability, table = self.predict(pool)
-        volume = torch.from_numpy(table["volume_per_atom_surrogate"].to_numpy())
+        volume = expected_volume(to_orbit_batch(self.table, pool.row, pool.elements), table)
         reasons = distance_reasons(self.table, pool.row, pool.elements, volume)
         apart = torch.tensor([not reason for reason in reasons])
         pool, _ = pool.keep("distances", reasons, time.process_time() - start)
@@ -127,7 +135,7 @@ class Generation:
     def judge_pool(self, pool: Pool, predicted: pd.DataFrame, name: str) -> pd.DataFrame:
         """Relax and judge every proposal; the table of `JudgeWorkers.judge` with hits and predictions."""
         batch = to_orbit_batch(self.table, pool.row, pool.elements)
-        batch = with_volume_per_atom(batch, torch.from_numpy(predicted["volume_per_atom_surrogate"].to_numpy()))
+        batch = with_volume_per_atom(batch, expected_volume(batch, predicted))
         hits = 0
         with tqdm(total=len(pool), unit="crystal", desc=f"judge {name}", mininterval=1.0) as bar:
 

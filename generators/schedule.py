@@ -9,6 +9,9 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+LEAST_STEPS = 20
+"""Of a one-cycle schedule: with 10 its rise has no length, and a very small table has a single step."""
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
@@ -54,6 +57,6 @@ def one_cycle(
 ) -> Any:
     """AdamW on a one-cycle schedule (Smith and Topin, 2019) over all steps of ``trainer``, for Lightning."""
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
-    steps = max(int(trainer.estimated_stepping_batches), 10)
+    steps = max(int(trainer.estimated_stepping_batches), LEAST_STEPS)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, steps, pct_start=0.1)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
