@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "benchmarks.md"
 NAMES = (
     "geometry", "relaxation", "sampling", "training", "guidance", "demo", "hull", "evaluate", "experiment", "agreement",
-    "phonons", "tensors", "surrogates", "matbench", "mechanics", "world", "campaign", "crystals", "crystal_guidance",
-    "prediction",
+    "phonons", "tensors", "surrogates", "matbench", "mechanics", "world", "curves", "campaign", "crystals",
+    "crystal_guidance", "prediction",
 )  # fmt: skip
 
 
