@@ -23,9 +23,9 @@ from generators.worlds.world import World, first_labels
 
 NAME, HIGH, SAMPLES, SEEDS = "formation_energy_per_atom", -2.5, 10_000, 5
 STARTS: dict[str, tuple[int | None, int]] = {
-    "nothing": (0, 2_000),
-    "200 labels": (200, 2_000),
-    "all labels": (None, 1_500),
+    "nothing": (0, 1_750),
+    "200 labels": (200, 1_500),
+    "all labels": (None, 1_250),
 }
 """Labels known at the start, and judge calls."""
 IMAGE = Path(__file__).resolve().parents[2] / "docs" / "images" / "campaign.png"
@@ -94,7 +94,7 @@ def start(world: World, wish: Wish, name: str, seed: int, cache: Path) -> Campai
     """One campaign, read from ``cache`` or gone on with where it was stopped."""
     labels, budget = STARTS[name]
     config = CampaignConfig(
-        run="campaign", steps=240, budget=budget, labels=labels, seed=seed,
+        run="campaign", steps=120, budget=budget, labels=labels, seed=seed,
         target=TargetConfig(wish={NAME: [None, HIGH]}), logger=LoggerConfig("none"),
     )  # fmt: skip
     folder = cache / f"campaign-{name.replace(' ', '-')}-{budget}-{seed}"
