@@ -14,10 +14,14 @@ Campaigns = Mapping[str, Sequence[Rows]]
 """Start -> one campaign per seed."""
 
 
-def column(campaigns: Sequence[Rows], name: str) -> NDArray[np.float64]:
-    """[seeds, rounds] one figure of every round, as many rounds as all campaigns have; None becomes NaN."""
-    rounds = min(map(len, campaigns))
-    return np.array([[row[name] for row in rows[:rounds]] for rows in campaigns], dtype=np.float64)
+def by_calls(campaigns: Sequence[Rows], name: str) -> dict[int, NDArray[np.float64]]:
+    """Calls -> [campaigns that got so far] one figure of the round that ended there; rounds without it are left out."""
+    found: dict[int, list[float]] = {}
+    for rows in campaigns:
+        for row in rows:
+            if row[name] is not None:
+                found.setdefault(int(row["calls"]), []).append(float(row[name]))
+    return {calls: np.array(values) for calls, values in sorted(found.items())}
 
 
 def spread(values: NDArray[np.float64]) -> str:
@@ -30,18 +34,18 @@ def hits_table(done: Campaigns, genetic: Mapping[str, NDArray[np.int64]], existi
     names = list(done)
     head = [f"from {n} | of all | genetic algorithm from {n}" for n in names]
     lines = [f"| calls | {' | '.join(head)} | random |", "|---" * (2 + 3 * len(names)) + "|"]
-    hits = {n: dict(zip(column(c, "calls")[0], column(c, "hits_so_far").T, strict=True)) for n, c in done.items()}
-    for calls in sorted({c for by_calls in hits.values() for c in by_calls}):
+    hits = {n: by_calls(campaigns, "hits_so_far") for n, campaigns in done.items()}
+    for calls in sorted({c for found in hits.values() for c in found}):
         cells = []
         for n in names:
-            found, step = hits[n].get(calls), list(hits[n]).index(calls) if calls in hits[n] else -1
-            if found is None or step >= genetic[n].shape[1]:
+            step = list(hits[n]).index(calls) if calls in hits[n] else -1
+            if step < 0 or step >= genetic[n].shape[1]:
                 cells.append("- | - | -")
             else:
-                cells.append(
-                    f"{spread(found)} | {found.mean() / existing:.1%} | {spread(genetic[n][:, step].astype(float))}"
-                )
-        lines.append(f"| {calls:,.0f} | {' | '.join(cells)} | {calls * share:.1f} |")
+                found = hits[n][calls]
+                others = spread(genetic[n][:, step].astype(float))
+                cells.append(f"{spread(found)} | {found.mean() / existing:.1%} | {others}")
+        lines.append(f"| {calls:,} | {' | '.join(cells)} | {calls * share:.1f} |")
     return "\n".join(lines)
 
 
@@ -73,12 +77,12 @@ def goodhart_table(done: Campaigns) -> str:
         "|---|---|---|---|---|---|",
     ]
     for name, campaigns in done.items():
-        figures = (column(campaigns, k).mean(0) for k in ("calls", "predicted_hits", "hits", "seconds"))
-        for calls, expected, confirmed, seconds in zip(*figures, strict=True):
-            if np.isnan(expected):
-                continue
+        expected, confirmed, seconds = (by_calls(campaigns, k) for k in ("predicted_hits", "hits", "seconds"))
+        for calls, guess in expected.items():
+            hits = confirmed[calls]
             lines.append(
-                f"| {name} | {calls:,.0f} | {expected:.0f} | {confirmed:.0f} | {confirmed / max(expected, 1e-9):.2f} | {seconds:.0f} |"
+                f"| {name} | {calls:,} | {guess.mean():.0f} | {hits.mean():.0f} | "
+                f"{hits.mean() / max(guess.mean(), 1e-9):.2f} | {seconds[calls].mean():.0f} |"
             )
     return "\n".join(lines)
 
@@ -95,11 +99,13 @@ def picture(
     figure, axis = plt.subplots(figsize=(6.8, 4.4), constrained_layout=True)
     last = 0.0
     for (name, campaigns), color in zip(done.items(), ("#0b6e4f", "#2d6cdf", "#6b4fa0"), strict=False):
-        calls, hits = column(campaigns, "calls")[0], column(campaigns, "hits_so_far")
-        deviation = hits.std(0, ddof=1) if len(hits) > 1 else None
+        hits = by_calls(campaigns, "hits_so_far")
+        calls = list(hits)
+        deviation = [x.std(ddof=1) if len(x) > 1 else 0.0 for x in hits.values()]
         axis.errorbar(
-            calls, hits.mean(0), yerr=deviation, fmt="o-", color=color, capsize=2, label=f"raremat from {name}"
-        )
+            calls, [x.mean() for x in hits.values()], yerr=deviation, fmt="o-", color=color, capsize=2,
+            label=f"raremat from {name}",
+        )  # fmt: skip
         n = min(len(calls), genetic[name].shape[1])
         found = genetic[name][:, :n]
         axis.errorbar(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import product
 
 import numpy as np
 import torch
@@ -22,15 +23,16 @@ LEARNERS = ("conditional VAE", "conditional GAN", "policy gradient")
 CHANCE = ("random", "random, charge-balanced")
 VETO = ", same veto"
 STRENGTHS = (0.75, 1.0, 1.5, 2.0, 3.0)
-VETOES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
-LEARNER_VETOES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
-TEMPERATURES, MARGINS = (0.6, 0.8, 1.0), (0.0, MARGIN, 0.5)
-STOPS = (30, 45, 60, 80, 100, 150)
-GENERATIONS, MUTATIONS, KEPT = (15, 30, 60, 120, 240), (0.3, 0.6), (0.1, 0.3, 0.5, 0.7, 0.9)
-MOST = 5
+VETOES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
+LEARNER_VETOES = (0.0, 0.1, 0.3, 0.5, 0.8)
+TEMPERATURES, MARGINS = (0.6, 0.8, 1.0), (MARGIN, 0.5)
+STOPS = (30, 45, 60, 80, 120)
+GENERATIONS, KEPT = (15, 30, 60, 120, 240), (0.1, 0.3, 0.5, 0.7, 0.9)
+MOST = 3
 """Draws per wanted sample that a veto may cost; a setting that needs more is left out."""
 
 Propose = Callable[[int, torch.Generator], Tensor]
+Probability = Callable[[Tensor], Tensor]
 Samples = tuple[str, str, Tensor]
 """Family, setting, elements [n, K]."""
 
@@ -46,17 +48,10 @@ class Point:
     ordered: float
 
 
-def sweep(
-    world: World, learner: Learner, wish: Wish, n: int, seeds: int, baselines: bool
-) -> dict[str, list[list[float]]]:
-    """(precision, coverage, ordered coverage) of every sampling seed by "family|setting"; ours alone without
-    ``baselines``. A setting that does not give ``n`` samples with every seed is left out."""
+def sweep(world: World, learner: Learner, wish: Wish, n: int, seeds: int, way: str) -> dict[str, list[list[float]]]:
+    """(precision, coverage, ordered coverage) of every sampling seed by "family|setting", of one of `WAYS`. A setting that
+    does not give ``n`` samples with every seed is left out."""
     assert learner.surrogate is not None
-    ways: list[Callable[..., Iterator[Samples]]] = [partial(_ours, learner, wish)]
-    if baselines:
-        others = Baselines(world.space, learner.surrogate, wish, seed=0)
-        ways += [partial(way, others) for way in (_learners, _genetic, _chance)]
-        ways += [partial(_bound, world)]
     surrogate = learner.surrogate
 
     def probability(elements: Tensor) -> Tensor:
@@ -64,13 +59,12 @@ def sweep(
         return log_hit_probability(*surrogate.predict(different), world.properties, wish).exp()[place]
 
     found: dict[str, list[list[float]]] = {}
-    for way in ways:
-        for family, setting, elements in way(probability, n, range(2000, 2000 + seeds)):
-            if len(elements) == n:
-                score = score_samples(world, wish, elements)
-                found.setdefault(f"{family}|{setting}", []).append(
-                    [score.precision, score.coverage, score.spelling_coverage]
-                )
+    for family, setting, elements in WAYS[way](world, learner, wish, probability, n, range(2000, 2000 + seeds)):
+        if len(elements) == n:
+            score = score_samples(world, wish, elements)
+            found.setdefault(f"{family}|{setting}", []).append(
+                [score.precision, score.coverage, score.spelling_coverage]
+            )
     return {key: values for key, values in found.items() if len(values) == seeds}
 
 
@@ -99,7 +93,7 @@ def vetoed(
 
 
 def _ours(
-    learner: Learner, wish: Wish, probability: Callable[[Tensor], Tensor], n: int, seeds: Sequence[int]
+    world: World, learner: Learner, wish: Wish, probability: Probability, n: int, seeds: Sequence[int]
 ) -> Iterator[Samples]:
     for strength in STRENGTHS:
         sampler = learner.sampler(wish, strength)
@@ -110,8 +104,10 @@ def _ours(
 
 
 def _learners(
-    others: Baselines, probability: Callable[[Tensor], Tensor], n: int, seeds: Sequence[int]
+    world: World, learner: Learner, wish: Wish, probability: Probability, n: int, seeds: Sequence[int]
 ) -> Iterator[Samples]:
+    others = _baselines(world, learner, wish)
+
     def swept(family: str, name: str, propose: Asked, temperature: float, margin: float) -> Iterator[Samples]:
         draw = partial(propose, temperature=temperature, margin=margin)
         for seed in seeds:
@@ -120,42 +116,39 @@ def _learners(
                 yield (family + VETO, f"{name}, veto {least:g}", elements) if least else (family, name, elements)
 
     for family, propose in (("conditional VAE", others.vae()), ("conditional GAN", others.gan())):
-        for temperature in TEMPERATURES:
-            for margin in MARGINS:
-                yield from swept(
-                    family, f"temperature {temperature:g}, margin {margin:g}", propose, temperature, margin
-                )
+        for temperature, margin in product(TEMPERATURES, MARGINS):
+            yield from swept(family, f"temperature {temperature:g}, margin {margin:g}", propose, temperature, margin)
     for stop, policy in others.policies(STOPS).items():
-        for temperature in (1.0, 1.3):
-            yield from swept("policy gradient", f"{stop} steps, temperature {temperature:g}", policy, temperature, 0.0)
+        yield from swept("policy gradient", f"{stop} steps", policy, 1.0, 0.0)
 
 
 def _genetic(
-    others: Baselines, probability: Callable[[Tensor], Tensor], n: int, seeds: Sequence[int]
+    world: World, learner: Learner, wish: Wish, probability: Probability, n: int, seeds: Sequence[int]
 ) -> Iterator[Samples]:
-    for mutation in MUTATIONS:
-        for seed in seeds:
-            generator = torch.Generator().manual_seed(seed)
-            people, score = others.evolve(max(GENERATIONS), generator, mutation=mutation)
-            for stop in GENERATIONS:
-                for kept in KEPT:
-                    archive = people[:stop][score[:stop].exp() >= kept]
-                    for name, crystals in (("", archive), (", each once", torch.unique(archive, dim=0))):
-                        if len(crystals):
-                            rows = torch.randint(len(crystals), (n,), generator=generator)
-                            setting = f"{stop} generations, mutation {mutation:g}, archive from {kept:g}{name}"
-                            yield "genetic algorithm", setting, crystals[rows]
+    others = _baselines(world, learner, wish)
+    for seed in seeds:
+        generator = torch.Generator().manual_seed(seed)
+        people, score = others.evolve(max(GENERATIONS), generator)
+        for stop, kept in product(GENERATIONS, KEPT):
+            archive = people[:stop][score[:stop].exp() >= kept]
+            for name, crystals in (("", archive), (", each once", torch.unique(archive, dim=0))):
+                if len(crystals):
+                    rows = torch.randint(len(crystals), (n,), generator=generator)
+                    yield "genetic algorithm", f"{stop} generations, archive from {kept:g}{name}", crystals[rows]
 
 
 def _chance(
-    others: Baselines, probability: Callable[[Tensor], Tensor], n: int, seeds: Sequence[int]
+    world: World, learner: Learner, wish: Wish, probability: Probability, n: int, seeds: Sequence[int]
 ) -> Iterator[Samples]:
+    others = _baselines(world, learner, wish)
     for name, propose in zip(CHANCE, (others.random(), others.balanced()), strict=True):
         for seed in seeds:
             yield name, "no knob", propose(n, torch.Generator().manual_seed(seed))
 
 
-def _bound(world: World, probability: Callable[[Tensor], Tensor], n: int, seeds: Sequence[int]) -> Iterator[Samples]:
+def _bound(
+    world: World, learner: Learner, wish: Wish, probability: Probability, n: int, seeds: Sequence[int]
+) -> Iterator[Samples]:
     chance = probability(world.space.elements.long())
     for least in VETOES[1:]:
         expected = (chance >= least).nonzero().squeeze(1)
@@ -163,6 +156,20 @@ def _bound(world: World, probability: Callable[[Tensor], Tensor], n: int, seeds:
             if len(expected):
                 rows = torch.randint(len(expected), (n,), generator=torch.Generator().manual_seed(seed))
                 yield BOUND, f"probability from {least:g}", world.space.at(expected[rows])
+
+
+def _baselines(world: World, learner: Learner, wish: Wish) -> Baselines:
+    assert learner.surrogate is not None
+    return Baselines(world.space, learner.surrogate, wish, seed=0)
+
+
+WAYS: dict[str, Callable[..., Iterator[Samples]]] = {
+    "ours": _ours,
+    "learners": _learners,
+    "genetic": _genetic,
+    "chance": _chance,
+    "bound": _bound,
+}
 
 
 def best(points: Sequence[Point], family: str, coverage: float) -> Point | None:
