@@ -54,7 +54,7 @@ def calls_until(rows: Rows, hits: float) -> float:
     calls, found = 0.0, 0.0
     for row in rows:
         if row["hits_so_far"] >= hits:
-            return calls + (row["calls"] - calls) * (hits - found) / max(row["hits_so_far"] - found, 1e-9)
+            return float(calls + (row["calls"] - calls) * (hits - found) / max(row["hits_so_far"] - found, 1e-9))
         calls, found = float(row["calls"]), float(row["hits_so_far"])
     return float("inf")
 
