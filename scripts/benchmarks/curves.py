@@ -77,9 +77,10 @@ def _head(world: World, target: str, wish: Wish, seeds: int) -> str:
     return f"""## Curves of {world.name}
 
 `python scripts/benchmark.py curves --world {world.name} --data FOLDER`: target {target} ({existing:,} crystals), {n:,} samples,
-{SAMPLING_SEEDS} sampling seeds. Each way is swept along its own knobs: raremat along guidance (0.75 to 3) and veto (samples whose probability of a
-hit is smaller by the surrogate are dropped; 0 to 0.95); the genetic algorithm along generations (15 to 240), what its archive keeps, and whether
-its copies count; VAE and GAN along temperature and the label asked for; the policy gradient along its stopping step.
+{SAMPLING_SEEDS} sampling seeds. Each way is swept along its own knobs: raremat along guidance (0.5 to 3), veto (samples whose probability of a hit
+is smaller by the surrogate are dropped; 0 to 0.95) and the wish that is sampled (loosened by up to 0.6 standard deviations of the label); the genetic
+algorithm along generations (15 to 240), what its archive keeps, and whether its copies count; VAE and GAN along temperature and the label asked
+for; the policy gradient along its stopping step. A setting that needs more than 3 draws per sample is left out.
 "Same veto": the learner's samples dropped as raremat's are. "Screening" looks at every crystal of the space (the bound of an enumerable world).
 Given is the best precision among a way's settings whose mean coverage reaches the level (so settings are picked by the truth, for all ways
 alike), with the standard deviation over sampling seeds; "training seeds" is that of raremat's setting over {seeds} training seeds."""
