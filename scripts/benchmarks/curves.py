@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         for key, rows in swept(world, wish, None, seed, ["ours"], arguments.cache).items():
             training.setdefault(key, []).append(np.mean(rows, 0).tolist())
     everything = panels[len(world.train_index)]
-    trained_often = [point(key, rows) for key, rows in training.items() if len(rows) == arguments.seeds]
+    trained_often = [point(key, rows) for key, rows in training.items() if len(rows) == arguments.seeds > 1]
     images = [draw_curves(f"curves-{world.name}", world.name, target, {len(world.train_index): everything}, SAMPLES)]
     text = [_head(world, target, wish, arguments.seeds), "", _levels(everything, trained_often),
             "", f"![Precision against coverage](images/{images[0]})", "", _verdict(everything)]  # fmt: skip
@@ -76,14 +76,14 @@ def _head(world: World, target: str, wish: Wish, seeds: int) -> str:
     n, existing = SAMPLES[world.name], int(world.hits(wish).sum())
     return f"""## Curves of {world.name}
 
-`python scripts/benchmark.py curves --world {world.name} --data FOLDER`: target {target} ({existing:,} crystals), {n:,} samples,
+`python scripts/benchmark.py curves --world {world.name} --data FOLDER --seeds {seeds}`: target {target} ({existing:,} crystals), {n:,} samples,
 {SAMPLING_SEEDS} sampling seeds. Each way is swept along its own knobs: raremat along guidance (0.5 to 3), veto (samples whose probability of a hit
 is smaller by the surrogate are dropped; 0 to 0.95) and the wish that is sampled (loosened by up to 0.6 standard deviations of the label); the genetic
 algorithm along generations (15 to 240), what its archive keeps, and whether its copies count; VAE and GAN along temperature and the label asked
 for; the policy gradient along its stopping step. A setting that needs more than 3 draws per sample is left out.
 "Same veto": the learner's samples dropped as raremat's are. "Screening" looks at every crystal of the space (the bound of an enumerable world).
 Given is the best precision among a way's settings whose mean coverage reaches the level (so settings are picked by the truth, for all ways
-alike), with the standard deviation over sampling seeds; "training seeds" is that of raremat's setting over {seeds} training seeds."""
+alike), with the standard deviation over sampling seeds; training seeds of raremat: {seeds}."""
 
 
 def _cell(x: Point | None) -> str:
@@ -91,15 +91,19 @@ def _cell(x: Point | None) -> str:
 
 
 def _levels(points: list[Point], trained_often: list[Point]) -> str:
+    """``trained_often``: raremat's settings over several training seeds; empty if there was one."""
     names = families(points)
-    rows = [f"| coverage at least | {' | '.join(names)} | raremat's setting | training seeds |",
-            "|---" * (len(names) + 3) + "|"]  # fmt: skip
+    extra = ["raremat's setting", *(["the same over training seeds"] if trained_often else [])]
+    rows = [f"| coverage at least | {' | '.join([*names, *extra])} |", "|---" * (len(names) + len(extra) + 1) + "|"]
     for level in LEVELS:
         ours = best(points, OURS, level)
-        again = next((x for x in trained_often if ours is not None and x.setting == ours.setting), None)
         cells = [_cell(best(points, name, level)) for name in names]
-        spread = "-" if again is None else f"{_cell(again)}, coverage {100 * again.coverage[0]:.1f}"
-        rows.append(f"| {level:.0%} | {' | '.join(cells)} | {'-' if ours is None else ours.setting} | {spread} |")
+        cells.append("-" if ours is None else ours.setting)
+        if trained_often:
+            again = next((x for x in trained_often if ours is not None and x.setting == ours.setting), None)
+            coverage = "" if again is None else f" at {100 * again.coverage[0]:.1f} ± {100 * again.coverage[1]:.1f}"
+            cells.append(_cell(again) + coverage)
+        rows.append(f"| {level:.0%} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
