@@ -21,7 +21,7 @@ def draw_curves(
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(
-        1, len(panels), figsize=(1.6 + 4.8 * len(panels), 4.8), sharey=True, squeeze=False, constrained_layout=True
+        1, len(panels), figsize=(3.2 + 4.4 * len(panels), 4.6), sharey=True, squeeze=False, constrained_layout=True
     )
     for axis, (labels, points) in zip(axes[0], panels.items(), strict=True):
         for family in families(points):
@@ -40,7 +40,7 @@ def draw_curves(
             title=f"{labels:,} labels",
         )  # fmt: skip
     axes[0][0].set_ylabel("precision: share of samples that hit")
-    axes[0][0].legend(frameon=False, fontsize=8, loc="lower left")
+    figure.legend(*axes[0][-1].get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside right center")
     figure.suptitle(f"{world}: {target}, {samples[world]:,} samples")
     FOLDER.mkdir(parents=True, exist_ok=True)
     figure.savefig(FOLDER / f"{name}.png", dpi=110)
