@@ -222,8 +222,9 @@ Precision counts samples, repeated ones too; coverage counts crystals (equivalen
 
 def _table(world: World, name: str, wish: Wish, lines: list[Line]) -> str:
     existing = int(world.hits(wish).sum())
+    among = "" if bool(world.known(wish).all()) else ", ends included, among the crystals that the judge knows"
     rows = [
-        f"Target {name}: {existing:,} crystals exist ({existing / len(world.space):.4%}).",
+        f"Target {name}{among}: {existing:,} crystals exist ({existing / len(world.space):.4%}).",
         "",
         "| way | samples | precision, % | coverage, % | ordered, % | unique, % | unique precision, % | novel hits, % | CPU s |",
         "|---|---|---|---|---|---|---|---|---|",
