@@ -123,8 +123,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     )
     text = f"""## Campaigns
 
-`python scripts/benchmark.py campaign --data FOLDER`: world elpasolite ({len(world.space):,} crystals, {existing} of them below {HIGH} eV/atom by the
-judge: {world.judge}). From nothing (no data, no trained model: 250 random crystals are judged first, then 250 in each round; {arguments.seeds} seeds),
+`python scripts/benchmark.py campaign --data FOLDER --seeds {arguments.seeds}`: world elpasolite ({len(world.space):,} crystals, {existing} of them below {HIGH} eV/atom by the
+judge: {world.judge}). From nothing (no data, no trained model: 250 random crystals are judged first, then 250 in each round; seeds: {arguments.seeds}),
 from 200 random DFT labels, and from all {len(world.train_index):,} (250 calls per round, one seed each). The labels given are DFT's, not the judge's: what
 they hold below {HIGH} counts as found only once the judge was asked. The genetic algorithm asks the judge itself (the best 100 known as parents,
 the same labels at the start, {SEEDS} seeds); random: the expectation. Mean ± standard deviation over seeds.
