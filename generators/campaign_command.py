@@ -15,7 +15,9 @@ from torch import Tensor
 from generators.campaign import Campaign, CampaignSettings, TableJudge
 from generators.judging import write_parquet
 from generators.manifest import claim_folder, write_json
+from generators.report.campaign import write_campaign_report
 from generators.schema import CampaignConfig
+from generators.screening.pareto import non_dominated, objectives
 from generators.wandb_logging import wandb_mode
 from generators.wish import Wish, parse_wish
 from generators.worlds.learner import Learner, LearnerSettings
@@ -45,7 +47,9 @@ def campaign_command(config: CampaignConfig, plain: dict[str, Any], folder: Path
         summary = summarise(campaign, world, wish, config.samples)
         log.finish(summary)
     write_json(folder / "summary.json", summary)
-    write_parquet(judged_table(campaign, world, wish), folder / "judged.parquet")
+    judged = judged_table(campaign, world, wish)
+    write_parquet(judged, folder / "judged.parquet")
+    write_campaign_report(folder, summary, judged)
     lines = [f"wish: {wish.describe()}", f"{'calls':>7s}{'hits':>7s}{'random':>8s}{'by surrogate':>14s}"]
     for row in campaign.rows:
         random = row["calls"] * summary["share_of_hits"]
@@ -91,13 +95,19 @@ def summarise(campaign: Campaign, world: World, wish: Wish, samples: int) -> dic
 
 
 def judged_table(campaign: Campaign, world: World, wish: Wish) -> pd.DataFrame:
-    """Everything judged, in the order of judging: elements per orbit, values, round, hit."""
+    """Everything judged, in the order of judging: elements per orbit, values, round, hit; where several properties are
+    wished for, also ``pareto``: a hit that no other beats in all of them."""
     known = campaign.known
     elements: Tensor = world.space.at(known.index)
     frame = pd.DataFrame({"round": known.round.numpy(), "elements": list(elements.numpy().astype(np.int16))})
     for p, name in enumerate(world.properties):
         frame[name] = known.labels[:, p].numpy()
-    frame["hit"] = wish.hits(dict(zip(world.properties, known.labels.T, strict=True))).numpy()
+    values = dict(zip(world.properties, known.labels.T, strict=True))
+    hit = wish.hits(values)
+    frame["hit"] = hit.numpy()
+    if len(wish.intervals) > 1:
+        front = non_dominated(objectives(wish, values).masked_fill(~hit[:, None], torch.nan))
+        frame["pareto"] = front.numpy()
     return frame
 
 

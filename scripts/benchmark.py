@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "benchmarks.md"
 NAMES = (
     "geometry", "relaxation", "sampling", "training", "guidance", "demo", "hull", "evaluate", "experiment", "agreement",
-    "phonons", "tensors", "surrogates", "matbench", "mechanics", "world", "campaign", "crystals", "crystal_guidance",
-    "prediction", "crystal_picture", "open",
+    "phonons", "tensors", "surrogates", "matbench", "mechanics", "world", "curves", "campaign", "open",
+    "crystals", "crystal_guidance", "crystal_picture", "prediction",
 )  # fmt: skip
 MODULES = {"open": "open_worlds"}  # open is a built-in name
 

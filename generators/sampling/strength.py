@@ -1,4 +1,4 @@
-"""Choose the strength of guidance for what it is wanted for: different hits per judge call."""
+"""Choose the strength of guidance by different hits per judge call, and a veto by the precision that is asked for."""
 
 from __future__ import annotations
 
@@ -37,9 +37,83 @@ def choose_strength(
     expected = {}
     for strength in strengths:
         drawn = replace(sampler, guidance=strength).draw(int(calls * draws_per_call), generator)
-        _, place = torch.unique(identify(drawn), return_inverse=True)
-        first = torch.full((int(place.max()) + 1,), len(drawn), dtype=torch.long)
-        first.scatter_reduce_(0, place, torch.arange(len(drawn)), "amin")
-        judged = drawn[first.sort().values[:calls]]
+        judged = drawn[_first_of_each(identify(drawn))[:calls]]
         expected[strength] = float(probability(judged).sum())
     return max(expected, key=lambda strength: expected[strength]), expected
+
+
+def _first_of_each(numbers: Tensor) -> Tensor:
+    """Rows at which each of ``numbers`` [n] occurs first, ascending."""
+    _, place = torch.unique(numbers, return_inverse=True)
+    first = torch.full((int(place.max()) + 1 if len(numbers) else 0,), len(numbers), dtype=torch.long)
+    first.scatter_reduce_(0, place, torch.arange(len(numbers)), "amin")
+    return first.sort().values
+
+
+def choose_for_precision(
+    sampler: SpaceSampler,
+    identify: Callable[[Tensor], Tensor],
+    probability: Callable[[Tensor], Tensor],
+    n: int,
+    precision: float,
+    generator: torch.Generator,
+    strengths: Sequence[float] = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5),
+    draws_per_sample: float = 3.0,
+) -> tuple[float, float, dict[float, float]]:
+    """The strength and the veto with most expected different hits among ``n`` samples of an expected ``precision``.
+
+    Weak guidance covers more and is vetoed more. Nobody but ``probability`` is asked, so the choice looks at no truth.
+
+    Args:
+        sampler, identify, probability, generator: as in `choose_strength`.
+        n: samples that will be drawn; at most ``draws_per_sample`` times as many draws are made for them.
+        precision: asked for.
+        strengths: to choose from.
+
+    Returns:
+        Strength, least probability of a draw that is kept, and the expectation of each strength that can reach the
+        precision.
+
+    Raises:
+        ValueError: no strength can.
+    """
+    vetoes, expected = {}, {}
+    for strength in strengths:
+        drawn = replace(sampler, guidance=strength).draw(int(n * draws_per_sample), generator)
+        chance = probability(drawn)
+        try:
+            vetoes[strength] = veto_for_precision(chance, precision)
+        except ValueError:
+            continue
+        kept = (chance >= vetoes[strength]).nonzero().squeeze(1)[:n]
+        expected[strength] = float(chance[kept[_first_of_each(identify(drawn[kept]))]].sum())
+    if not expected:
+        raise ValueError(
+            f"precision={precision}: no strength of guidance reaches it by the probabilities, ask for less"
+        )
+    best = max(expected, key=lambda strength: expected[strength])
+    return best, vetoes[best], expected
+
+
+def veto_for_precision(probability: Tensor, precision: float) -> float:
+    """Smallest probability t such that the draws with at least t hit, by their own probabilities, with ``precision``.
+
+    Draws below t are dropped: the least veto, which costs least coverage, that still expects the precision. It is as
+    good as the probabilities are calibrated; no judge is asked.
+
+    Args:
+        probability: [n] of a hit, of draws that a sampler makes.
+        precision: wanted mean probability of the draws that are kept.
+
+    Raises:
+        ValueError: not even the likeliest draws reach it.
+    """
+    ordered = probability.double().sort(descending=True).values
+    mean = ordered.cumsum(0) / torch.arange(1, len(ordered) + 1)
+    last = torch.ones(len(ordered), dtype=torch.bool)  # equal draws are kept together
+    last[:-1] = ordered[1:] < ordered[:-1]
+    enough = (last & (mean >= precision)).nonzero().squeeze(1)
+    if len(enough) == 0:
+        best = float(ordered[0]) if len(ordered) else float("nan")
+        raise ValueError(f"precision={precision}: the likeliest draw has a probability of {best:.3f}, ask for less")
+    return float(ordered[enough[-1]])

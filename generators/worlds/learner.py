@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from generators.conditioning import Conditions
+from generators.conditioning import Conditions, PropertyScale
 from generators.denoiser.orbit_denoiser import DenoiserConfig
 from generators.module import CompositionDiffusion
 from generators.oracles.slot_ensemble import SlotConfig, SlotEnsemble, SlotFit, fit_slot_ensemble
@@ -110,13 +110,21 @@ class Learner:
         """Draw under wishes of several rarities, both tails where there are several properties, and remember."""
         assert self.generator is not None
         found = [self.visited]
-        scale = self.generator.scales[0]
-        for share in RARITIES:
-            high = float(scale.quantile(torch.tensor([share], dtype=torch.float64)))
-            wish = Wish({self.properties[0]: Interval(None, high)})
-            drawn = self.space.index(self.sampler(wish).draw(self.settings.on_policy // len(RARITIES), generator))
+        wishes = [
+            Wish({scale.name: interval})
+            for share in RARITIES
+            for scale in self.generator.scales
+            for interval in self._tails(scale, share)
+        ]
+        for wish in wishes:
+            drawn = self.space.index(self.sampler(wish).draw(self.settings.on_policy // len(wishes), generator))
             found.append(drawn[drawn >= 0])
         self.visited = torch.unique(torch.cat(found))
+
+    def _tails(self, scale: PropertyScale, share: float) -> list[Interval]:
+        low, high = scale.quantile(torch.tensor([1 - share, share], dtype=torch.float64)).tolist()
+        below = Interval(None, high)
+        return [below] if len(self.properties) == 1 else [below, Interval(low, None)]
 
     def _pool(self, uniform: Tensor, shares: Tensor, edges: Tensor, index: Tensor, labels: Tensor) -> LabelledPool:
         """All crystals met so far, each with the weight of its stratum: crystals of the space over crystals here."""

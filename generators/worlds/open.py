@@ -6,10 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from generators.worlds.elpasolite import elpasolite
-from generators.worlds.perov_5 import perov_5
+from generators.worlds.perov_5 import perov_5, perov_5_gap
 from generators.worlds.world import World
 
-WORLDS: dict[str, Callable[[Path, Path], World]] = {"elpasolite": elpasolite, "perov_5": perov_5}
+WORLDS: dict[str, Callable[[Path, Path], World]] = {
+    "elpasolite": elpasolite,
+    "perov_5": perov_5,
+    "perov_5_gap": perov_5_gap,
+}
 
 
 def open_world(name: str, data: Path | None, cache: Path) -> World:

@@ -1,4 +1,4 @@
-"""A campaign from nothing in the elpasolite world: hits over judge calls, and what the taught generator is worth then."""
+"""Campaigns in the elpasolite world, from nothing and from labels: hits over judge calls, beside a genetic algorithm."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.campaign_tables import goodhart_table, half_line, hits_table, picture
 from generators.campaign import Campaign
 from generators.campaign_command import start_campaign
 from generators.sampling.steering import draw_accepted
@@ -18,22 +19,36 @@ from generators.schema import CampaignConfig, LoggerConfig, TargetConfig
 from generators.wish import Wish
 from generators.worlds.open import open_world
 from generators.worlds.scores import Score, score_samples
-from generators.worlds.world import World
+from generators.worlds.world import World, first_labels
 
 NAME, HIGH, SAMPLES, SEEDS = "formation_energy_per_atom", -2.5, 10_000, 5
+STARTS: dict[str, tuple[int | None, int]] = {
+    "nothing": (0, 1_750),
+    "200 labels": (200, 1_000),
+    "all labels": (None, 750),
+}
+"""Labels known at the start, and judge calls of seed 0."""
+REPEATED = 1_000
+"""Judge calls of the other seeds: half of all is found by then."""
 IMAGE = Path(__file__).resolve().parents[2] / "docs" / "images" / "campaign.png"
 
 
-def genetic_hits(world: World, wish: Wish, calls: int, batch: int, seed: int) -> list[int]:
-    """Hits after each batch of a genetic algorithm that asks the judge itself: the best 100 judged are parents, uniform
-    crossover, 30 % mutation of one orbit, never the same crystal twice; the first batch is random."""
+def genetic_hits(world: World, wish: Wish, calls: int, batch: int, seed: int, labels: int | None = 0) -> list[int]:
+    """Hits after each batch of a genetic algorithm that asks the judge itself: the best 100 known are parents, uniform
+    crossover, 30 % mutation of one orbit, never the same crystal twice; without labels the first batch is random."""
     generator = torch.Generator().manual_seed(seed)
-    truth, hits = world.truth[NAME], world.hits(wish)
+    hits, known = world.hits(wish), torch.full((len(world.space),), torch.inf, dtype=torch.float64)
     elements = world.space.allowed.any(0).nonzero().squeeze(1)
-    judged = torch.unique(world.space.uniform(2 * batch, generator))[torch.randperm(batch, generator=generator)]
-    found = [int(hits[judged].sum())]
+    judged, found = torch.zeros(0, dtype=torch.long), []
+    if labels == 0:
+        judged = torch.unique(world.space.uniform(2 * batch, generator))[torch.randperm(batch, generator=generator)]
+        found.append(int(hits[judged].sum()))
+    else:
+        rows = first_labels(world.train_index, labels, seed)
+        known[world.train_index[rows]] = world.train_labels[NAME][rows]
     while len(judged) < calls:
-        parents = world.space.at(judged[torch.argsort(truth[judged])[:100]])
+        known[judged] = world.truth[NAME][judged]
+        parents = world.space.at(torch.topk(known, 100, largest=False).indices)
         n = 20 * batch
         mother, father = (parents[torch.randint(len(parents), (n,), generator=generator)] for _ in range(2))
         child = torch.where(torch.rand(mother.shape, generator=generator) < 0.5, mother, father)
@@ -51,8 +66,11 @@ def genetic_hits(world: World, wish: Wish, calls: int, batch: int, seed: int) ->
     return found
 
 
-def after(campaign: Campaign, world: World, wish: Wish, strength: float, steered: bool) -> list[Score]:
-    """Five times 10,000 samples of the generator that learnt from all that was judged.
+def after(
+    campaign: Campaign, world: World, wish: Wish, strength: float, steered: bool
+) -> tuple[list[Score], list[float]]:
+    """Scores of five times 10,000 samples of the generator that learnt from all that was judged, and the share of each
+    that the surrogate, or the judge where it was asked, calls hits.
 
     Steered: what was judged a miss, or is not judged and the surrogate calls a miss, is dropped.
     """
@@ -69,92 +87,84 @@ def after(campaign: Campaign, world: World, wish: Wish, strength: float, steered
 
     sampler = learner.sampler(wish, strength)
     propose = partial(draw_accepted, sampler, accept) if steered else (lambda n, g: (sampler.draw(n, g), n))
-    return [
-        score_samples(world, wish, propose(SAMPLES, torch.Generator().manual_seed(2000 + s))[0], known.index)
-        for s in range(SEEDS)
-    ]
+    drawn = [propose(SAMPLES, torch.Generator().manual_seed(2000 + s))[0] for s in range(SEEDS)]
+    scores = [score_samples(world, wish, elements, known.index) for elements in drawn]
+    return scores, [float(accept(elements).double().mean()) for elements in drawn]
+
+
+def start(world: World, wish: Wish, name: str, seed: int, cache: Path) -> Campaign:
+    """One campaign, read from ``cache`` or gone on with where it was stopped."""
+    labels, budget = STARTS[name]
+    budget = min(budget, REPEATED) if seed else budget
+    config = CampaignConfig(
+        run="campaign", steps=120, budget=budget, labels=labels, seed=seed,
+        target=TargetConfig(wish={NAME: [None, HIGH]}), logger=LoggerConfig("none"),
+    )  # fmt: skip
+    folder = cache / f"campaign-{name.replace(' ', '-')}-{budget}-{seed}"
+    campaign = start_campaign(world, wish, config, folder)
+    campaign.run(lambda row: print(name, seed, row, flush=True))
+    return campaign
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Needs ``--data FOLDER``; a campaign kept in ``--cache`` is read, or goes on where it was stopped."""
+    """Needs ``--data FOLDER``; ``--seeds`` campaigns from nothing, one from each set of labels; kept in ``--cache``."""
     world = open_world("elpasolite", arguments.data, arguments.cache)
-    config = CampaignConfig(
-        run="campaign",
-        steps=240,
-        budget=2500,
-        target=TargetConfig(wish={NAME: [None, HIGH]}),
-        logger=LoggerConfig("none"),
-    )
     wish = next(w for name, w in world.targets.items() if name.endswith(f"{HIGH:g}"))
-    campaign = start_campaign(world, wish, config, arguments.cache / "campaign-nothing-0")
-    campaign.run(lambda row: print(row, flush=True))
+    done = {name: [start(world, wish, name, seed, arguments.cache) for seed in range(arguments.seeds if name == "nothing" else 1)]
+            for name in STARTS}  # fmt: skip
     existing = int(world.hits(wish).sum())
-    genetic = np.array([genetic_hits(world, wish, config.budget, config.batch, s) for s in range(SEEDS)])
-    rows = []
-    for row, ga in zip(campaign.rows, genetic.T, strict=False):
-        guess = row["predicted_hits"]
-        rows.append(
-            f"| {row['calls']:,} | {row['hits_so_far']} | {row['hits_so_far'] / existing:.1%} | {ga.mean():.0f} ± "
-            f"{ga.std(ddof=1):.0f} | {row['calls'] * existing / len(world.space):.1f} | {row['hits']} | "
-            f"{'-' if guess is None else f'{guess:.0f}'} | {row['seconds']:.0f} |"
-        )
-    worth, figures = [], {}
-    for strength in (1.0, 1.5, 2.0):
-        for steered in (False, True):
-            scores = after(campaign, world, wish, strength, steered)
-            p, c, o = (
-                np.array([getattr(s, k) for s in scores]) for k in ("precision", "coverage", "spelling_coverage")
-            )
-            figures[f"{strength:g}{' steered' if steered else ''}"] = [
-                float(p.mean()),
-                float(c.mean()),
-                float(o.mean()),
-            ]
-            worth.append(
-                f"| {strength:g}{', steered' if steered else ''} | {p.mean():.2%} ± {p.std(ddof=1):.2%} | "
-                f"{c.mean():.2%} ± {c.std(ddof=1):.2%} | {o.mean():.2%} |"
-            )
-    _picture(campaign.rows, genetic, existing, existing / len(world.space))
-    table, samples = "\n".join(rows), "\n".join(worth)
-    text = f"""## A campaign from nothing
+    genetic = {
+        name: np.array([genetic_hits(world, wish, budget, 250, s, labels) for s in range(SEEDS)])
+        for name, (labels, budget) in STARTS.items()
+    }
+    worth, figures = _worth({name: campaigns[0] for name, campaigns in done.items()}, world, wish)
+    picture(
+        IMAGE, {k: [c.rows for c in v] for k, v in done.items()}, genetic, existing, existing / len(world.space), HIGH
+    )
+    text = f"""## Campaigns
 
-`python scripts/benchmark.py campaign --data FOLDER`: world elpasolite ({len(world.space):,} crystals, {existing} of them below {HIGH} eV/atom by the
-judge: {world.judge}). No data, no trained model: {config.first} random crystals are judged first, then {config.batch} in each round;
-the judge is the only teacher. One seed (0); one thread, other work on the machine, so that the seconds are upper bounds. The genetic algorithm asks
-the judge itself (best 100 as parents, {SEEDS} seeds); random: the expectation. Goodhart check: hits that the surrogate expected in
-a round beside hits that the judge confirmed.
+`python scripts/benchmark.py campaign --data FOLDER --seeds {arguments.seeds}`: world elpasolite ({len(world.space):,} crystals, {existing} of them below {HIGH} eV/atom by the
+judge: {world.judge}). From nothing (no data, no trained model: 250 random crystals are judged first, then 250 in each round; seeds: {arguments.seeds}),
+from 200 random DFT labels, and from all {len(world.train_index):,} (250 calls per round, one seed each). The labels given are DFT's, not the judge's: what
+they hold below {HIGH} counts as found only once the judge was asked. The genetic algorithm asks the judge itself (the best 100 known as parents,
+the same labels at the start, {SEEDS} seeds); random: the expectation. Mean ± standard deviation over seeds.
 
 ![Hits over judge calls](images/campaign.png)
 
-| calls | hits found | of all | genetic algorithm | random | hits in round | surrogate expected | s |
-|---|---|---|---|---|---|---|---|
-{table}
+{hits_table({k: [c.rows for c in v] for k, v in done.items()}, genetic, existing, existing / len(world.space))}
 
-Afterwards the generator has learnt from the {campaign.known.calls:,} judged crystals; {SAMPLES:,} samples, {SEEDS} sampling seeds. Steered: samples that were
-judged a miss, or that the surrogate calls one, are dropped.
+{half_line({k: [c.rows for c in v] for k, v in done.items()}, existing)}
 
-| guidance | precision | coverage | coverage, ordered |
-|---|---|---|---|
-{samples}"""
-    return {"markdown": text, "rounds": campaign.rows, "genetic": genetic.tolist(), "after": figures}
+Goodhart check: hits that the steering oracle (the surrogate) expected in a round, hits that the judge confirmed, and their ratio; seconds of a
+round on one thread with other work on the machine.
+
+{goodhart_table({k: [c.rows for c in v] for k, v in done.items()})}
+
+Afterwards the generator has learnt from everything judged (seed 0); {SAMPLES:,} samples, {SEEDS} sampling seeds. Steered: samples that were judged a
+miss, or that the surrogate calls one, are dropped. "Called hits": share of the samples that the judge, where it was asked, or the surrogate calls hits.
+
+{worth}"""
+    rows = {name: [c.rows for c in campaigns] for name, campaigns in done.items()}
+    return {"markdown": text, "rounds": rows, "genetic": {k: v.tolist() for k, v in genetic.items()}, "after": figures}
 
 
-def _picture(rows: list[dict[str, Any]], genetic: np.ndarray, existing: int, share: float) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axis = plt.subplots(figsize=(6.4, 4), constrained_layout=True)
-    calls = [row["calls"] for row in rows]
-    axis.plot(calls, [row["hits_so_far"] for row in rows], "o-", color="#0b6e4f", label="raremat from nothing")
-    n = min(len(calls), genetic.shape[1])
-    axis.errorbar(
-        calls[:n], genetic.mean(0)[:n], yerr=genetic.std(0, ddof=1)[:n], fmt="s--", color="#c77d2e", capsize=2,
-        label="genetic algorithm",
-    )  # fmt: skip
-    axis.plot(calls, [c * share for c in calls], ":", color="#777", label="random")
-    axis.axhline(existing, color="#bbb", lw=1)
-    axis.set(xlabel="judge calls", ylabel="hits found", title=f"all {existing} elpasolites below {HIGH} eV/atom")
-    axis.legend(frameon=False)
-    figure.savefig(IMAGE, dpi=110)
+def _worth(campaigns: dict[str, Campaign], world: World, wish: Wish) -> tuple[str, dict[str, list[float]]]:
+    lines = [
+        "| start | calls | guidance | precision | called hits | coverage | coverage, ordered |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    figures = {}
+    for name, campaign in campaigns.items():
+        for strength in (1.0, 1.5):
+            for steered in (False, True):
+                scores, called = after(campaign, world, wish, strength, steered)
+                p, c, o = (
+                    np.array([getattr(s, k) for s in scores]) for k in ("precision", "coverage", "spelling_coverage")
+                )
+                way = f"{strength:g}{', steered' if steered else ''}"
+                figures[f"{name}, {way}"] = [float(x.mean()) for x in (p, c, o, np.array(called))]
+                lines.append(
+                    f"| {name} | {campaign.known.calls:,} | {way} | {p.mean():.2%} ± {p.std(ddof=1):.2%} | {np.mean(called):.2%} | "
+                    f"{c.mean():.2%} ± {c.std(ddof=1):.2%} | {o.mean():.2%} |"
+                )
+    return "\n".join(lines), figures

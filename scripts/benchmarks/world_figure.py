@@ -18,17 +18,20 @@ def draw(world: str, target: str, lines: Sequence[Any]) -> str:
 
     figure, axis = plt.subplots(figsize=(6.4, 4.4), constrained_layout=True)
     for suffix, color, label in (("", "#0b6e4f", "raremat"), (", steered", "#2d6cdf", "raremat, steered")):
-        curve = [x for x in lines if x.way.startswith("raremat") and x.way.endswith("steered") == bool(suffix)]
+        curve = [
+            x for x in lines if x.way.startswith("raremat, guidance") and x.way.endswith("steered") == bool(suffix)
+        ]
         axis.errorbar(
             [x.coverage[0] for x in curve], [x.precision[0] for x in curve],
             xerr=[x.coverage[1] for x in curve], yerr=[x.precision[1] for x in curve],
             fmt="o-", color=color, label=f"{label} (guidance 1 to 2.5)", capsize=2,
         )  # fmt: skip
-    others = [x for x in lines if not x.way.startswith("raremat")]
-    for x, marker in zip(others, "sv^D<>Px*", strict=False):
+    others = [x for x in lines if not x.way.startswith("raremat, guidance") and not x.way.endswith("never learnt from")]
+    for x, marker in zip(others, "*sv^D<>Pxh", strict=False):
         axis.errorbar(
-            x.coverage[0], x.precision[0], xerr=x.coverage[1], yerr=x.precision[1], fmt=marker, label=x.way, capsize=2
-        )
+            x.coverage[0], x.precision[0], xerr=x.coverage[1], yerr=x.precision[1], fmt=marker,
+            label=x.way.split(":")[0], capsize=2,
+        )  # fmt: skip
     axis.set(
         xlabel="coverage: share of all existing hits found", ylabel="precision: share of samples that hit",
         title=f"{world}: {target}, {lines[0].samples:,} samples", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02),

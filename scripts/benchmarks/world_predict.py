@@ -14,7 +14,9 @@ from generators.wish import Wish
 from generators.worlds.learner import Learner
 from generators.worlds.world import World
 
-SLOTS = {"elpasolite": ("A", "B", "C", "D"), "perov_5": ("A", "B", "X_xy", "X_xz", "X_yz")}
+SLOTS = {"elpasolite": ("A", "B", "C", "D")} | dict.fromkeys(
+    ("perov_5", "perov_5_gap"), ("A", "B", "X_xy", "X_xz", "X_yz")
+)
 
 
 def predict(world: World, learner: Learner, wish: Wish, path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from generators.denoiser.orbit_denoiser import HIDDEN
 from generators.sampling.likelihood import crystal_log_likelihood, log_likelihood
 from generators.sampling.space import SpaceSampler
 from generators.sampling.steering import draw_accepted, effective_share, steer, systematic
-from generators.sampling.strength import choose_strength
+from generators.sampling.strength import choose_for_precision, choose_strength, veto_for_precision
 from generators.worlds.space import Space
 
 N = 40_000
@@ -125,3 +125,42 @@ def test_strength_is_chosen_for_different_hits(space: Space, sampler: SpaceSampl
     assert expected[strength] == max(expected.values())
     again = replace(sampler, guidance=strength).draw(180, torch.Generator().manual_seed(5))
     assert 0 < expected[strength] <= min(60, len(torch.unique(space.index(again))) + 30)
+
+
+def test_the_least_veto_that_expects_the_precision() -> None:
+    chance = torch.tensor([0.2, 1.0, 0.6, 0.6, 0.9, 0.1])
+    assert veto_for_precision(chance, 0.5) == pytest.approx(0.1)  # (1 + 0.9 + 0.6 + 0.6 + 0.2 + 0.1) / 6 = 0.567
+    assert veto_for_precision(chance, 0.6) == pytest.approx(0.2)
+    assert veto_for_precision(chance, 0.77) == pytest.approx(0.6)  # 3.1 / 4, both of the equal draws
+    assert veto_for_precision(chance, 0.8) == pytest.approx(0.9)  # one of the equal draws alone would do
+    with pytest.raises(ValueError, match="ask for less"):
+        veto_for_precision(chance[:1], 0.5)
+
+
+def test_vetoed_draws_hit_as_often_as_expected() -> None:
+    """Calibrated probabilities: hits among the kept draws are what was asked for."""
+    generator = torch.Generator().manual_seed(0)
+    chance = torch.rand(200_000, generator=generator)
+    hit = torch.rand(200_000, generator=generator) < chance
+    t = veto_for_precision(chance, 0.8)
+    assert t == pytest.approx(0.6, abs=0.01)
+    assert float(hit[chance >= t].double().mean()) == pytest.approx(0.8, abs=0.01)
+
+
+def test_strength_and_veto_are_chosen_together(space: Space, sampler: SpaceSampler) -> None:
+    def identify(x: Tensor) -> Tensor:
+        return space.index(x)
+
+    def probability(x: Tensor) -> Tensor:
+        return torch.where(x[:, 2] == 17, 0.9, 0.3)
+
+    generator = torch.Generator().manual_seed(0)
+    strength, least, expected = choose_for_precision(sampler, identify, probability, 200, 0.85, generator)
+    assert least == pytest.approx(0.9)  # with the draws of 0.3 the precision is missed
+    assert expected[strength] == max(expected.values())
+    crystals = int((space.at(torch.arange(len(space)))[:, 2] == 17).sum())
+    assert 0 < expected[strength] <= 0.9 * crystals  # each crystal counts once, however often it is drawn
+    everything = choose_for_precision(sampler, identify, probability, 200, 0.25, generator)
+    assert everything[1] == pytest.approx(0.3) and everything[2][everything[0]] > expected[strength]
+    with pytest.raises(ValueError, match=r"precision=0\.95: no strength"):
+        choose_for_precision(sampler, identify, probability, 200, 0.95, generator)
