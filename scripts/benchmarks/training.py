@@ -51,7 +51,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     text = f"""## Training from nothing
 
 `python scripts/benchmark.py training`: the commands of both model cards, run side by side with one thread
-each (what is already trained in `outputs/` is read).
+each (what is already trained in `outputs/` is read). Seconds are wall time. The same weights bit by bit come out on the same kind of
+processor only; elsewhere rounding sets the runs apart, and the test figures agree within their noise.
 
 | | shipped | again |
 |---|---|---|
