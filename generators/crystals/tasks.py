@@ -57,6 +57,7 @@ def crystal_task(
             seeds=seeds,
             keep_elements=config.keep_elements if config.seed_structures else 0.0,
             exchange=config.exchange,
+            within_groups=config.within_groups,
             noise=config.noise,
         )
     except ValueError as error:

@@ -43,6 +43,7 @@ class CrystalTask:
         keep_elements: share of the seeds' species that keep their element.
         exchange: if above 0, so many of a seed's species, drawn at random, get another element than theirs, and the
             rest keep it (learned ion exchange).
+        within_groups: with ``exchange``, only neighbours in the group or the f block come in, where any is allowed.
         tied: orbits of a seed that share an element share one again, and others do not: the protostructure stays.
         noise: time at which the geometry starts, 1 for nothing of the seeds' geometry.
 
@@ -61,6 +62,7 @@ class CrystalTask:
     seeds: OrbitBatch | None = None
     keep_elements: float = 0.0
     exchange: int = 0
+    within_groups: bool = False
     tied: bool = True
     noise: float = 1.0
 

@@ -164,8 +164,11 @@ class CrystalBench:
             "raremat, learned ion exchange of one element": (
                 self.drawn(CrystalTask(seeds=seeds, noise=0.02, exchange=1), guided, stable), 3
             ),
+            "raremat, the same within groups": (
+                self.drawn(CrystalTask(seeds=seeds, noise=0.02, exchange=1, within_groups=True), guided, stable), 3
+            ),
             "ion exchange, one element by its group neighbour": (self.exchanged("group", 1.0), 3),
-            "ion exchange of the embedded exchanges": (self.exchanged("group", 1.0, seeds), 1),
+            "ion exchange of the embedded exchanges": (self.exchanged("group", 1.0, seeds), 3),
             "ion exchange, substitution probabilities": (self.exchanged("probability"), 1),
             "random decoration": (self.decorated, 1),
         }  # fmt: skip

@@ -181,6 +181,16 @@ def test_seeds_keep_the_elements_that_they_shall_keep(sampler: CrystalSampler) -
     assert 0.5 < sum(kept) / len(kept) <= 1.0
 
 
+def test_an_exchange_within_groups_takes_a_neighbour_for_one_species(sampler: CrystalSampler) -> None:
+    batch = OrbitBatch.from_crystals([prototype_library().get("perovskite").crystal([20, 22, 8])])
+    task = CrystalTask(seeds=batch, exchange=1, within_groups=True, noise=0.1)
+    drawn = {c.atomic_numbers for c in sampler.draw(task, NOTHING, 200, torch.Generator().manual_seed(0)).to_crystals()}
+    before = batch.to_crystals()[0].atomic_numbers
+    neighbours = {20: {12, 38}, 22: {40}, 8: {16}}  # Mg, Sr; Zr; S
+    expected = {tuple(new if z == old else z for z in before) for old in neighbours for new in neighbours[old]}
+    assert drawn == expected
+
+
 def test_a_little_noise_keeps_the_geometry_near(
     sampler: CrystalSampler, random_batch: Callable[..., OrbitBatch]
 ) -> None:
