@@ -39,13 +39,13 @@ ROUNDS = RoundSettings(rounds=9, seeds=SEEDS, workers=1)
 GUIDED = CrystalSamplerSettings(guidance=3.0, temperature=1.0)
 STABLE = {ABOVE: Interval(None, 0.1)}
 WISHES = {
-    "bulk modulus > 400 GPa": {"bulk_modulus": Interval(400.0, None)},
     "magnetization density > 0.2 µB/Å³": {"magnetization_density": Interval(0.2, None)},
-    "band gap 3.0 ± 0.1 eV": {"band_gap": Interval(2.9, 3.1)},
     "bulk modulus 100 to 200 GPa and magnetization density ≥ 0.1 µB/Å³": {
         "bulk_modulus": Interval(100.0, 200.0),
         "magnetization_density": Interval(0.1, None),
     },
+    "band gap 3.0 ± 0.1 eV": {"band_gap": Interval(2.9, 3.1)},
+    "bulk modulus > 400 GPa": {"bulk_modulus": Interval(400.0, None)},
 }
 
 
