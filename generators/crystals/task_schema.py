@@ -26,7 +26,7 @@ class TaskConfig:
     noise: float = 0.3  # of prototypes' and seeds' geometry: near 0 it stays, 1 forgets it
     keep_elements: float = 0.0  # share of the species of seed structures that keep their element
     exchange: int = 0  # above 0: so many species of a seed or prototype get another element, the rest keep theirs
-    within_groups: bool = True  # with exchange: the other element is a neighbour in the group or the f block
+    within_groups: bool = False  # with exchange: the other element is a neighbour in the group or the f block
     keep_known: bool | None = None  # known compounds are results too; None: only if a composition is given
     geometries: int | None = None  # of one crystal key that go on; None: 1, all if a composition is given
     prototype_guidance: float = 1.0  # as screening.guidance, of prototypes; strong, it ends at elemental solids
