@@ -163,7 +163,7 @@ def _write(result: Answer, generation: CrystalGeneration, config: GenerateConfig
         values = [f"{name} {row[name]:.3f}" for name in generation.judge.measured.intervals if name in row]
         if "e_above_hull" in row and "e_above_hull" not in generation.judge.measured.intervals:
             values.append(f"e_above_hull {row['e_above_hull']:.3f}")
-        lines.append(f"  {row['formula']:16s}{row['protostructure']:34s}{', '.join(values)}")
+        lines.append(f"  {row['formula']:16s}{row['protostructure']:34s}{', '.join(values)}".rstrip())
     lines.append(f"samples: {folder / 'samples.parquet'}")
     lines.append(f"report: {report}")
     return "\n".join(lines)

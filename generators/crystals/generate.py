@@ -234,7 +234,7 @@ def describe_crystals(answer: Answer) -> str:
     lines = [f"{'':24s}{'in':>9s}{'out':>9s}"]
     for stage in summary["funnel"]:
         why = ", ".join(f"{n:,} {reason}" for reason, n in stage["reasons"].items())
-        lines.append(f"{stage['stage']:24s}{stage['in']:9,d}{stage['out']:9,d}  {why}")
+        lines.append(f"{stage['stage']:24s}{stage['in']:9,d}{stage['out']:9,d}  {why}".rstrip())
     lines.append(
         f"distinct and new: {summary['distinct_new']:,}, of them {summary['distinct_new_with_new_prototype']:,} with a "
         "prototype that no embedded known compound has"
