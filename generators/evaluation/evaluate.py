@@ -29,6 +29,7 @@ from generators.screening.charge_balance import charge_balanced
 ENERGY = "formation_energy_per_atom"
 MIN_DISTANCE = 0.5
 STABLE = 1e-3
+FAR_BELOW = -0.3
 PHONON_SHARD = 4
 
 
@@ -238,6 +239,7 @@ def _add_energies(
     table["judge_evaluations"] = judged["judge_evaluations"]
     table["metastable"] = table["e_above_hull"] <= protocol.metastable
     table["stable"] = table["e_above_hull"] <= STABLE
+    table["far_below_hull"] = table["e_above_hull"] < FAR_BELOW
 
 
 def _add_phonons(

@@ -21,6 +21,7 @@ SHARES = {
     "relaxed": "the judge's relaxation converged",
     "metastable": "energy above hull within the tolerance",
     "stable": "on or below the hull (1 meV/atom)",
+    "far_below_hull": "more than 0.3 eV/atom below the hull: rather an error of the judge than a discovery",
     "sun": "metastable, unique and novel",
     "sun_strict": "stable, unique and novel",
     "dynamically_stable": "no imaginary phonons, of the metastable samples that were drawn for it",

@@ -81,6 +81,7 @@ def test_command_gives_each_sample_its_fate(
     assert figures["novel"] == pytest.approx(0.2)
     assert figures["sun"] == 0
     assert figures["metastable"] == pytest.approx(0.4)
+    assert figures["far_below_hull"] == 0
     assert len((folder / "relaxed.extxyz").read_text().split("Lattice=")) == 4
     # The same command again reads what is judged.
     shards = {path: path.stat().st_mtime_ns for path in (folder / "judged").iterdir()}
