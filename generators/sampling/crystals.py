@@ -246,7 +246,6 @@ class CrystalSampler:
                 keep = torch.rand(n, N_STATES, generator=generator) < task.keep_elements
             elements = torch.where(keep.gather(1, frame.atomic_number) & frame.mask, frame.atomic_number, 0)
             elements = torch.where(allowed[elements], elements, 0)
-        neighbours = group_neighbours() > 0
         leader = task.leaders(frame)
         leads = frame.mask & (leader == torch.arange(leader.shape[1]))
         sites = torch.zeros_like(leader).scatter_add(1, leader, frame.multiplicity)
@@ -279,7 +278,7 @@ class CrystalSampler:
             other = choices & ~changed[rows]
             choices = torch.where(other.any(1, keepdim=True), other, choices)
             if task.exchange > 0 and task.within_groups:
-                near = choices & neighbours[frame.atomic_number[rows, at]]
+                near = choices & (group_neighbours() > 0)[frame.atomic_number[rows, at]]
                 choices = torch.where(near.any(1, keepdim=True), near, choices)
             drawn = sample_states(logits.masked_fill(~choices, _NEVER), generator, settings.temperature)
             elements[rows, at] = drawn
