@@ -11,8 +11,11 @@ import torch
 
 from data.dataset import CrystalDataset
 from data.frames import CRYSTAL_COLUMNS, from_frame
+from data.orbit_batch import OrbitBatch
 
 PARENT = "parent"
+STABLE = 0.05
+"""eV/atom above the embedded hull, of the exchanges that serve as seeds of new ones."""
 
 
 def load_exchanges(path: Path | None = None) -> CrystalDataset:
@@ -39,6 +42,12 @@ def load_exchanges(path: Path | None = None) -> CrystalDataset:
     }
     batch = from_frame(frame)
     return CrystalDataset(batch, properties, ("",) * len(frame), tuple(frame[PARENT].astype(str)))
+
+
+def stable_exchanges() -> OrbitBatch:
+    """The embedded exchanges at most `STABLE` above the hull."""
+    exchanges = load_exchanges()
+    return exchanges.batch.select((exchanges.properties["e_above_hull"] <= STABLE).nonzero().squeeze(-1))
 
 
 def load_draws() -> CrystalDataset | None:

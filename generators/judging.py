@@ -85,14 +85,15 @@ class Workers(ABC):
 
     Args:
         tag: says who judges, with which energy scale.
-        workers: processes of one thread each (one on a GPU). The result does not depend on it.
+        workers: processes of one thread each; on a GPU they share it, since neighbours and symmetry are found on
+            the CPU. The result does not depend on it.
         device: ``auto`` for whatever is there.
     """
 
     def __init__(self, tag: str, workers: int = 2, device: str = "auto") -> None:
         self.tag = tag
         self.device = best_device(device)
-        self.workers = workers if self.device == "cpu" else 1
+        self.workers = workers
         self._pool: ProcessPoolExecutor | None = None
 
     @abstractmethod

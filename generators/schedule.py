@@ -8,6 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 LEAST_STEPS = 20
 """Of a one-cycle schedule: with 10 its rise has no length, and a very small table has a single step."""
@@ -48,8 +49,7 @@ def warmed_cosine(
 def move_average(averaged: torch.nn.Module, model: torch.nn.Module, step: int, decay: float) -> None:
     """Move averaged weights towards the model's; early steps forget faster."""
     decay = min(decay, (1 + step) / (10 + step))
-    for average, weight in zip(averaged.parameters(), model.parameters(), strict=True):
-        average.lerp_(weight, 1 - decay)
+    get_ema_multi_avg_fn(decay)(list(averaged.parameters()), list(model.parameters()), step)
 
 
 def one_cycle(

@@ -81,7 +81,8 @@ class ModelConfig:
     initial: str | None = None  # a model file whose weights training starts from (crystal)
 
     def __post_init__(self) -> None:
-        _at_least(self, "model.", 1, "width", "depth", "heads", "n_radial", "members")
+        _at_least(self, "model.", 1, "width", "depth", "heads", "members")
+        _at_least(self, "model.", 0 if self.kind == "crystal" else 1, "n_radial")  # 0: distances are not seen
         _at_least(self, "model.", 0, "weight_decay", "warmup_steps")
         _positive(self, "model.", "learning_rate", "cutoff")
         _share(self, "model.", "dropout", "ema_decay", "unconditional")
@@ -95,7 +96,7 @@ class TrainerConfig:
     accelerator: str = "auto"
     devices: str = "auto"
     strategy: str = "auto"
-    precision: str = "32-true"
+    precision: str = "32-true"  # as Lightning spells it; auto: bf16-mixed where the processor is fast at it
     gradient_clip_val: float = 1.0
     check_val_every_n_epoch: int = 1
 
@@ -141,7 +142,7 @@ class OracleConfig:
     max_evaluations: int = 60
     with_bulk_modulus: bool = True
     all_bulk_moduli: bool = False  # not only of cubic crystals without free coordinates; twice the time
-    workers: int = 2  # processes on a CPU; a GPU has one
+    workers: int = 2  # processes; they share a GPU
     device: str = "auto"  # auto | cpu | cuda | mps
     second_opinions: int = 0  # so many of the best candidates go to SevenNet and CGCNN (pip install 'raremat[second]')
 

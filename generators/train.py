@@ -31,6 +31,15 @@ def last_checkpoint(folder: Path) -> Path | None:
     return next((path for path in found if zipfile.is_zipfile(path)), None)
 
 
+def trainer_precision(wanted: str) -> str:
+    """Lightning's name of the precision; ``auto`` is bf16-mixed on graphics cards and on processors with AVX-512, else
+    single precision: other processors are several times slower in bf16."""
+    if wanted != "auto":
+        return wanted
+    fast = torch.cuda.is_available() or torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    return "bf16-mixed" if fast else "32-true"
+
+
 class SeedSteps(Callback):
     """Dropout draws from torch's own generator: seeded per step, a resumed run equals an uninterrupted one."""
 
@@ -63,7 +72,7 @@ def train(config: TrainConfig, plain: dict[str, Any], folder: Path) -> dict[str,
         accelerator=settings.accelerator,
         devices=int(settings.devices) if settings.devices.isdigit() else settings.devices,
         strategy=settings.strategy,
-        precision=settings.precision,  # type: ignore[arg-type]
+        precision=trainer_precision(settings.precision),  # type: ignore[arg-type]
         gradient_clip_val=settings.gradient_clip_val,
         check_val_every_n_epoch=settings.check_val_every_n_epoch,
         reload_dataloaders_every_n_epochs=1,

@@ -30,13 +30,14 @@ MODULES = {"open": "open_worlds"}  # open is a built-in name
 
 
 def machine() -> str:
-    """Processor, cores and torch, without the host's name."""
+    """Processor, cores, graphics card and torch, without the host's name."""
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
         found = re.search(r"model name\s*:\s*(.+)", info.read_text(encoding="utf-8"))
         model = found[1].strip() if found else model
-    return f"{model}, {os.cpu_count()} cores, torch {torch.__version__.split('+')[0]}"
+    card = f", one {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{model}, {os.cpu_count()} cores{card}, torch {torch.__version__.split('+')[0]}"
 
 
 def write_section(name: str, text: str) -> None:

@@ -23,7 +23,7 @@ from generators.crystals.module import CrystalDiffusion
 from generators.denoiser.crystal_denoiser import CrystalDenoiserConfig
 from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import fractions_of
-from generators.oracles.hull_tables import ENERGY, chgnet_hull, reference_compounds
+from generators.oracles.hull_tables import ENERGY, FAR_BELOW, chgnet_hull, reference_compounds
 from generators.schedule import OptimizerConfig
 from generators.schema import TrainConfig
 
@@ -50,11 +50,12 @@ def build_crystals(config: TrainConfig) -> tuple[CrystalDataModule, CrystalDiffu
         groups = groups_of(known)
         group_of = dict(zip(known.ids, groups, strict=True))
         sources.append(CrystalSource("known", known, groups))
-    exchanges = load_exchanges()
+    exchanges = _plausible(load_exchanges())
     exchanges = exchanges.select(torch.arange(len(exchanges))[: config.data.limit])
     sources.append(CrystalSource("exchanges", exchanges, [group_of.get(name, name) for name in exchanges.ids]))
     draws = load_draws()
     if draws is not None:
+        draws = _plausible(draws)
         draws = draws.select(torch.arange(len(draws))[: config.data.limit])
         sources.append(CrystalSource("draws", draws, draws.keys()))
     decorations = load_decorations()
@@ -93,6 +94,11 @@ def build_crystals(config: TrainConfig) -> tuple[CrystalDataModule, CrystalDiffu
     if initial is not None:
         module.start_from(initial[1])
     return data, module, rejected
+
+
+def _plausible(dataset: CrystalDataset) -> CrystalDataset:
+    """Without what the judge puts so far below the hull that it must be wrong: a model would learn to make such."""
+    return dataset.select((dataset.properties["e_above_hull"] >= FAR_BELOW).nonzero().squeeze(-1))
 
 
 def initial_scales(config: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> dict[str, PropertyScale]:

@@ -11,7 +11,7 @@ import torch
 from generators.judging import judged_batch
 from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import fractions_of_batch
-from generators.oracles.hull_tables import ENERGY, LOWEST, chgnet_hull
+from generators.oracles.hull_tables import ENERGY, FAR_BELOW, LOWEST, chgnet_hull
 from generators.oracles.judge import elemental_references, formation_energy
 
 LABELS = (ENERGY, "volume_per_atom", "magnetization_density", "bulk_modulus", "e_above_hull")
@@ -38,7 +38,10 @@ def labelled(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
     above = chgnet_hull().e_above_hull(
         fractions_of_batch(judged_batch(good)), good[ENERGY].to_numpy(dtype=np.float64), SCALE
     )
-    return good.assign(e_above_hull=above), dict(reasons)
+    plausible = above >= FAR_BELOW
+    if not plausible.all():
+        reasons["far below the hull"] = int((~plausible).sum())
+    return good.assign(e_above_hull=above)[plausible], dict(reasons)
 
 
 def compact(frame: pd.DataFrame) -> pd.DataFrame:

@@ -86,7 +86,7 @@ def observe(
     Args:
         batch: positions and elements (those hidden do not count).
         scale: of the lattice.
-        n_radial: radial functions of the denoiser.
+        n_radial: radial functions of the denoiser; 0 if it sees no distances.
         position_hidden, element_hidden: [B, K] bool.
         geometry: coordinates [B, K, 3], standardised strain [B, 6], times [B]; None for no geometry at all.
         has_geometry: [B] bool, rows where it is seen (all where not given).
@@ -115,7 +115,7 @@ def observe(
     unit = length_unit(volume, batch.n_atoms)
     rows = seen.nonzero().squeeze(-1)
     pairs = _empty(b, k, n_radial, device)
-    if len(rows):
+    if len(rows) and n_radial:
         found = pair_features(current.select(rows), unit[rows], n_radial)
         pairs.density[rows], pairs.pull[rows], pairs.strain[rows] = found.density, found.pull, found.strain
     return NoisyCrystals(

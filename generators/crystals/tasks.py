@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from pymatgen.core import Composition, Element
 
-from data.exchanges import load_exchanges
+from data.exchanges import load_exchanges, stable_exchanges
 from data.orbit_batch import OrbitBatch
 from data.protostructure import label_of
 from data.prototypes import Prototype, PrototypeLibrary
@@ -21,6 +21,7 @@ from generators.wish import Wish, parse_elements
 
 _KEYS = ("n_atoms", "n_elements", "formula_units", "space_groups", "keep_elements", "exchange", "noise", "composition",
          "chemical_system")  # fmt: skip
+EMBEDDED = "embedded"
 
 
 def crystal_task(
@@ -100,8 +101,14 @@ def _seeds(config: TaskConfig, library: PrototypeLibrary) -> OrbitBatch | None:
         return OrbitBatch.concatenate([_of_prototype(name, library) for name in config.prototypes])
     if not config.seed_structures:
         return None
-    source = Source(labels=False, workers=1, max_orbits=MAX_ORBITS)
-    return OrbitBatch.concatenate([read_crystals(Path(path), source)[0].batch for path in config.seed_structures])
+    return OrbitBatch.concatenate([_of_seed(name) for name in config.seed_structures])
+
+
+def _of_seed(name: str) -> OrbitBatch:
+    """Crystals of a file, or the embedded exchanges that are stable by CHGNet."""
+    if name == EMBEDDED:
+        return stable_exchanges()
+    return read_crystals(Path(name), Source(labels=False, workers=1, max_orbits=MAX_ORBITS))[0].batch
 
 
 def _of_prototype(name: str, library: PrototypeLibrary) -> OrbitBatch:

@@ -23,13 +23,13 @@ from generators.evaluation.samples import Samples, displacement, shortest_distan
 from generators.judging import JudgeWorkers, PhononWorkers, judged_batch
 from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import Hull, fractions_of_batch
+from generators.oracles.hull_tables import FAR_BELOW
 from generators.oracles.judge import elemental_references, formation_energy
 from generators.screening.charge_balance import charge_balanced
 
 ENERGY = "formation_energy_per_atom"
 MIN_DISTANCE = 0.5
 STABLE = 1e-3
-FAR_BELOW = -0.3
 PHONON_SHARD = 4
 
 

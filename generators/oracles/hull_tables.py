@@ -27,6 +27,8 @@ EMBEDDED, KNOWN = "embedded", "known"
 WORDS = (EMBEDDED, KNOWN)
 LOWEST = -6.0
 """eV/atom; lower formation energies are wrong labels (the lowest known are near -4.6)."""
+FAR_BELOW = -0.3
+"""eV/atom; no real compound lies so far below the hull of the known ones: rather an error of the potential."""
 
 
 def read_hull(paths: Sequence[Path], scale: str) -> Hull:

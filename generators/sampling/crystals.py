@@ -124,7 +124,7 @@ class CrystalSampler:
         group = sample_states(logits.masked_fill(~possible, _NEVER), generator, temperature)
         counts = sizes[group, :, atoms] if task.composition else sizes[group].any(2)  # [n, 33]
         logits = self._guided(
-            condition, lambda c, rows: self.denoiser.count_logits(c, group[rows]), settings.guidance
+            condition, lambda c, rows: self.denoiser.count_logits(c, group[rows].to(self.device)), settings.guidance
         )[:, :33]  # fmt: skip
         count = sample_states(logits.masked_fill(~counts, _NEVER), generator, temperature)
         width = int(count.max())

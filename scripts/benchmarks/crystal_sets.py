@@ -14,7 +14,7 @@ from pymatgen.core import Composition
 
 from data.dataset import CrystalDataset
 from data.decorations import load_decorations
-from data.exchanges import load_draws, load_exchanges
+from data.exchanges import load_draws, load_exchanges, stable_exchanges
 from data.orbit_batch import OrbitBatch
 from data.sources import read_crystals
 from data.splits import split_by
@@ -32,7 +32,7 @@ from generators.screening.crystal_exchange import exchange_crystals, with_elemen
 from generators.screening.ion_exchange import Similarity
 from generators.wish import Interval
 
-LARGEST, SEED_ABOVE = 20, 0.05
+LARGEST = 20
 Draw = Callable[[int, int], OrbitBatch]
 
 
@@ -112,13 +112,6 @@ class CrystalBench:
         batch = self.train.batch
         return batch.select(batch.n_atoms <= LARGEST)
 
-    @cached_property
-    def stable(self) -> OrbitBatch:
-        """Embedded exchanges that CHGNet put at most 0.05 eV/atom above the hull."""
-        return self.exchanges.batch.select(
-            (self.exchanges.properties["e_above_hull"] <= SEED_ABOVE).nonzero().squeeze(-1)
-        )
-
     def exchanged(self, similarity: Similarity, one: float = 0.0, parents: OrbitBatch | None = None) -> Draw:
         """Ion exchange of known (or other) crystals, cells rescaled by atomic volumes; see `exchange_crystals`."""
         parents = self._parents() if parents is None else parents
@@ -145,7 +138,7 @@ class CrystalBench:
     def sets(self) -> dict[str, tuple[Draw, int]]:
         """Label -> (draw, number of seeds)."""
         stable = self.wish(e_above_hull=(None, 0.0))
-        seeds, guided = self.stable, self.guided
+        seeds, guided = stable_exchanges(), self.guided
         small = (1, LARGEST)
         return {
             "raremat, like the known ones": (

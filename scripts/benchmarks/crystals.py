@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 from pymatgen.core import Composition
 
-from benchmarks.crystal_sets import SEED_ABOVE, CrystalBench, known_pairs
+from benchmarks.crystal_sets import CrystalBench, known_pairs
 from data.cells import decode
 from data.contact import atomic_radii, shortest_ratio
 from data.dataset import CrystalDataset
+from data.exchanges import STABLE as SEEDS_ABOVE
 from data.orbit_batch import OrbitBatch
 from generators.evaluation.evaluate import ENERGY, STABLE, Evaluation, Protocol, Reference, density, evaluate
 from generators.evaluation.metrics import distances
@@ -148,7 +149,7 @@ crystals). New to MP: S.U.N., and formula with space group in none of the tables
 distances above {FAR:.0%} of the sum of the atomic radii; filtered: S.U.N. of the samples that are. Guidance (3) and temperatures (elements
 0.5, prototypes 0.7) were chosen with 200 samples of another seed. d: Wasserstein distances to the held-out known crystals (g/cm³, eV/atom, elements).
 Known prototypes, learned exchange and ion exchange of the embedded exchanges start from embedded exchanges that CHGNet had put at most
-{1000 * SEED_ABOVE:.0f} meV/atom above the hull; plain ion exchange and random decoration start from the known crystals of the training part.
+{1000 * SEEDS_ABOVE:.0f} meV/atom above the hull; plain ion exchange and random decoration start from the known crystals of the training part.
 
 | samples | {head} | Å to relaxed, median | CHGNet evaluations | CPU s per 1,000 | d_rho / d_E / d_elem |
 |---|{"---|" * (len(SHOWN) + 4)}
