@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,24 @@ from pymatgen.core import Composition, Element
 from data.wyckoff import wyckoff_table
 
 MAX_ATOMIC_NUMBER = 118
+
+
+@lru_cache(maxsize=65536)
+def positions_of(space_group: int, letters: tuple[str, ...]) -> tuple[int, ...]:
+    """Position indices of `data.wyckoff`.
+
+    Raises:
+        ValueError: a letter that the space group lacks, or one without free coordinate more than once.
+    """
+    table = wyckoff_table()
+    positions = tuple(table.index(space_group, letter) for letter in letters)
+    for letter, count in Counter(letters).items():
+        if count > 1 and table.degrees_of_freedom[table.index(space_group, letter)] == 0:
+            raise ValueError(
+                f"wyckoff_letter={letter!r} of space group {space_group} has no free coordinate, "
+                f"so it can occur only once, got {count}"
+            )
+    return positions
 
 
 @dataclass(frozen=True)
@@ -41,20 +61,12 @@ class Crystal:
                 f"letters, atomic_numbers and coordinates must have one entry per orbit, got "
                 f"{k}, {len(self.atomic_numbers)} and {len(self.coordinates)}"
             )
-        table = wyckoff_table()
-        for letter in set(self.letters):
-            position = table.index(self.space_group, letter)
-            if table.degrees_of_freedom[position] == 0 and self.letters.count(letter) > 1:
-                raise ValueError(
-                    f"wyckoff_letter={letter!r} of space group {self.space_group} has no free coordinate, "
-                    f"so it can occur only once, got {self.letters.count(letter)}"
-                )
+        positions_of(self.space_group, self.letters)
 
     @property
-    def positions(self) -> list[int]:
+    def positions(self) -> tuple[int, ...]:
         """k position indices of `data.wyckoff`."""
-        table = wyckoff_table()
-        return [table.index(self.space_group, letter) for letter in self.letters]
+        return positions_of(self.space_group, self.letters)
 
     @property
     def multiplicities(self) -> list[int]:

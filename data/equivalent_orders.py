@@ -23,7 +23,7 @@ class Reference:
     """A prototype's geometry: space group, [k] position indices, [k, 3] coordinates, [3] axes in Å."""
 
     space_group: int
-    positions: list[int]
+    positions: Sequence[int]
     coordinates: NDArray[np.float64]
     axes: NDArray[np.float64]
 

@@ -13,13 +13,14 @@ from data.dataset import CrystalDataset
 from data.frames import CRYSTAL_COLUMNS, from_frame
 from data.orbit_batch import OrbitBatch
 
-PARENT = "parent"
+PARENT, LABEL = "parent", "protostructure"
 STABLE = 0.05
 """eV/atom above the embedded hull, of the exchanges that serve as seeds of new ones."""
 
 
 def load_exchanges(path: Path | None = None) -> CrystalDataset:
-    """Relaxed hypothetical crystals and their labels, made by ``scripts/build_exchanges.py``; ids name their parents.
+    """Relaxed hypothetical crystals and their labels, made by ``scripts/build_exchanges.py``; ids name their parents,
+    prototypes are protostructure labels.
 
     Args:
         path: a table of the same columns; default is the embedded ``data/tables/exchanges.parquet``.
@@ -41,7 +42,8 @@ def load_exchanges(path: Path | None = None) -> CrystalDataset:
         if name not in CRYSTAL_COLUMNS and pd.api.types.is_numeric_dtype(frame[name])
     }
     batch = from_frame(frame)
-    return CrystalDataset(batch, properties, ("",) * len(frame), tuple(frame[PARENT].astype(str)))
+    labels = tuple(frame[LABEL].astype(str)) if LABEL in frame.columns else ("",) * len(frame)
+    return CrystalDataset(batch, properties, labels, tuple(frame[PARENT].astype(str)))
 
 
 def stable_exchanges() -> OrbitBatch:

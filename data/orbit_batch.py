@@ -84,25 +84,35 @@ class OrbitBatch:
         """Pads to the largest number of orbits. Raises ValueError for an empty list."""
         if not crystals:
             raise ValueError("crystals=[]: a batch needs at least one crystal")
-        b, k = len(crystals), max(len(c.letters) for c in crystals)
-        position = torch.zeros(b, k, dtype=torch.long)
-        atomic_number = torch.zeros(b, k, dtype=torch.long)
-        coordinates = torch.zeros(b, k, 3, dtype=dtype)
-        mask = torch.zeros(b, k, dtype=torch.bool)
-        for i, crystal in enumerate(crystals):
-            n = len(crystal.letters)
-            position[i, :n] = torch.tensor(crystal.positions)
-            atomic_number[i, :n] = torch.tensor(crystal.atomic_numbers)
-            coordinates[i, :n] = torch.tensor(crystal.coordinates, dtype=dtype)
-            mask[i, :n] = True
-        return cls(
-            space_group=torch.tensor([c.space_group for c in crystals]),
-            position=position,
-            atomic_number=atomic_number,
-            coordinates=coordinates,
-            strain=torch.tensor([c.strain for c in crystals], dtype=dtype).reshape(b, N_STRAIN),
-            mask=mask,
+        return cls.from_sites(
+            torch.tensor([c.space_group for c in crystals]),
+            torch.tensor([len(c.letters) for c in crystals]),
+            torch.tensor([p for c in crystals for p in c.positions]),
+            torch.tensor([z for c in crystals for z in c.atomic_numbers]),
+            torch.tensor([u for c in crystals for u in c.coordinates], dtype=dtype),
+            torch.tensor([c.strain for c in crystals], dtype=dtype).reshape(len(crystals), N_STRAIN),
         )
+
+    @classmethod
+    def from_sites(
+        cls,
+        space_group: Tensor,
+        n_orbits: Tensor,
+        position: Tensor,
+        atomic_number: Tensor,
+        coordinates: Tensor,
+        strain: Tensor,
+    ) -> OrbitBatch:
+        """Padded from flat rows: B space groups, numbers of orbits and strains; positions [N], atomic numbers [N] and
+        coordinates [N, 3] of all orbits in order."""
+        mask = torch.arange(int(n_orbits.max())) < n_orbits[:, None]
+
+        def padded(rows: Tensor) -> Tensor:
+            result = rows.new_zeros(*mask.shape, *rows.shape[1:])
+            result[mask] = rows
+            return result
+
+        return cls(space_group, padded(position), padded(atomic_number), padded(coordinates), strain, mask)
 
     def to_crystals(self) -> list[Crystal]:
         """One `Crystal` per row."""

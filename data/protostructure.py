@@ -16,7 +16,8 @@ import torch
 from pymatgen.core.periodic_table import Element
 
 from data.crystal import Crystal
-from data.lattice import FAMILIES, crystal_family
+from data.lattice import FAMILIES, N_STRAIN, crystal_family
+from data.orbit_batch import OrbitBatch
 from data.wyckoff import wyckoff_table
 
 _FAMILY_LETTER = dict(zip(FAMILIES, "amothc", strict=True))
@@ -36,9 +37,34 @@ def crystal_key(crystal: Crystal) -> str:
     return key_of(crystal.space_group, crystal.letters, crystal.atomic_numbers)
 
 
-@lru_cache(maxsize=65536)
-def label_of(space_group: int, letters: tuple[str, ...], species: tuple[Hashable, ...]) -> str:
+def label_of(space_group: int, letters: tuple[str, ...], species: Sequence[Hashable]) -> str:
     """`protostructure_label` from letters and any hashable species (elements, or slots of a prototype)."""
+    order = sorted(range(len(letters)), key=letters.__getitem__)  # fewer different ones to remember
+    return _label(space_group, tuple(letters[i] for i in order), pattern([species[i] for i in order]))
+
+
+def labels_of(batch: OrbitBatch) -> list[str]:
+    """Protostructure labels; faster than by `Crystal` objects."""
+    letter = wyckoff_table().letter
+    rows = zip(
+        batch.space_group.tolist(), batch.position.tolist(), batch.atomic_number.tolist(), batch.n_orbits.tolist(),
+        strict=True,
+    )  # fmt: skip
+    return [label_of(group, tuple(letter[p] for p in places[:n]), zs[:n]) for group, places, zs, n in rows]
+
+
+def pattern(species: Sequence[Hashable]) -> tuple[int, ...]:
+    """Which are equal, whatever they are: numbers in the order of their first place.
+
+    >>> pattern(["O", "Ti", "O"])
+    (0, 1, 0)
+    """
+    seen: dict[Hashable, int] = {}
+    return tuple(seen.setdefault(one, len(seen)) for one in species)
+
+
+@lru_cache(maxsize=65536)
+def _label(space_group: int, letters: tuple[str, ...], species: tuple[int, ...]) -> str:
     table = wyckoff_table()
     multiplicity = {x: int(table.multiplicity[table.index(space_group, x)]) for x in set(letters)}
     best = min(
@@ -52,6 +78,16 @@ def label_of(space_group: int, letters: tuple[str, ...], species: tuple[Hashable
         name + (str(c // divisor) if c // divisor > 1 else "") for name, c in zip(names, counts, strict=True)
     )
     return "_".join([formula, _pearson(space_group, sum(counts)), str(space_group), *(x for _, x in best)])
+
+
+def crystal_of_key(key: str) -> Crystal:
+    """Sites and elements of a crystal key; coordinates and strain are 0."""
+    group, sites = key.split("|")
+    pairs = [site.split(":") for site in sites.split()]
+    zs = tuple(int(Element(symbol).Z) for _, symbol in pairs)
+    return Crystal(
+        int(group), tuple(letter for letter, _ in pairs), zs, ((0.0, 0.0, 0.0),) * len(pairs), (0.0,) * N_STRAIN
+    )
 
 
 def key_of(space_group: int, letters: Sequence[str], atomic_numbers: Sequence[int]) -> str:

@@ -52,14 +52,19 @@ class WyckoffTable:
         """Position index of ``letter`` in ``space_group``. Raises ValueError for what does not exist."""
         if not 1 <= space_group <= N_SPACE_GROUPS:
             raise ValueError(f"space_group={space_group} does not exist: use 1 to {N_SPACE_GROUPS}")
-        start, n = int(self.position_start[space_group]), int(self.n_positions[space_group])
-        letters = self.letter[start : start + n]
-        if letter not in letters:
+        places = self._places[space_group]
+        if letter not in places:
             raise ValueError(
                 f"wyckoff_letter={letter!r} does not exist in space group {space_group} "
-                f"({self.symbols[space_group]}): use one of {' '.join(letters)}"
+                f"({self.symbols[space_group]}): use one of {' '.join(places)}"
             )
-        return start + letters.index(letter)
+        return places[letter]
+
+    @cached_property
+    def _places(self) -> list[dict[str, int]]:
+        """Position index of each letter, by space group."""
+        spans = zip(self.position_start.tolist(), self.n_positions.tolist(), strict=True)
+        return [{self.letter[p]: p for p in range(start, start + n)} for start, n in spans]
 
     def images(self, position: int) -> Tensor:
         """Operations of one position, [primitive multiplicity, 3, 4]."""

@@ -5,28 +5,33 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import torch
 
 from data.cells import decode
 from data.contact import covalent_radii, shortest_ratio
+from data.dataset import CrystalDataset
 from data.exchanges import load_draws, load_exchanges
 from data.frames import to_frame
 from data.orbit_batch import OrbitBatch
-from data.protostructure import crystal_key, protostructure_label
+from data.protostructure import crystal_key, crystal_of_key, protostructure_label
 from data.workers import start_worker
 from generators.checkpoints import REMEDY, load_checkpoint
 from generators.conditioning import Conditions
 from generators.crystals.module import CrystalDiffusion
 from generators.judging import write_parquet
+from generators.oracles.chgnet_potential import SCALE
+from generators.oracles.hull import fractions_of
+from generators.oracles.hull_tables import ENERGY, chgnet_hull, reference_compounds
 from generators.oracles.potential import best_device
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask
@@ -51,13 +56,35 @@ def load_crystal_model(path: Path) -> CrystalDiffusion:
         raise ValueError(f"checkpoint={path}: was made for another version of the network: {REMEDY}") from None
 
 
-@lru_cache(maxsize=1)
-def embedded_templates() -> Templates:
-    """The embedded hypothetical crystals as templates."""
+@lru_cache(maxsize=2)
+def embedded_templates(with_voters: bool = False) -> Templates:
+    """The embedded hypothetical crystals as templates; the embedded known compounds as voters (which takes seconds)."""
     parts = [part for part in (load_exchanges(), load_draws()) if part is not None]
+    voters = known_voters() if with_voters else None
+    return templates_of([*parts, *([voters] if voters else [])], len(voters) if voters else 0)
+
+
+def templates_of(parts: Sequence[CrystalDataset], n_voters: int = 0) -> Templates:
+    """Templates of data sets whose prototypes are protostructure labels; the last ``n_voters`` have no geometry."""
     return Templates(
         OrbitBatch.concatenate([part.batch for part in parts]),
         torch.cat([part.properties["e_above_hull"] for part in parts]),
+        [label for part in parts for label in part.prototype],
+        n_voters,
+    )
+
+
+def known_voters() -> CrystalDataset:
+    """Sites and elements of the embedded known compounds, with CHGNet's energies above the embedded hull."""
+    compounds = reference_compounds().drop_duplicates("crystal_key")
+    above = chgnet_hull().e_above_hull(
+        fractions_of(compounds["formula"]), compounds[ENERGY].to_numpy(dtype=np.float64), SCALE
+    )
+    return CrystalDataset(
+        OrbitBatch.from_crystals([crystal_of_key(key) for key in compounds["crystal_key"]]),
+        {"e_above_hull": torch.from_numpy(above)},
+        tuple(compounds["protostructure"]),
+        tuple(compounds["id"]),
     )
 
 
@@ -91,7 +118,7 @@ class CrystalDraws:
         needed = self.templates and (self.task.seeds is None or self.task.noise == 1)
         return CrystalSampler(
             module.averaged.eval().to(self.device), module.scales, module.strain_scale, module.known_elements,
-            self.settings, embedded_templates() if needed else None,
+            self.settings, embedded_templates(bool(self.task.composition)) if needed else None,
         )  # fmt: skip
 
     def draw(self, sampler: CrystalSampler, shard: int, n: int) -> pd.DataFrame:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from data.protostructure import labels_of
 from generators.judging import judged_batch
 from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import fractions_of_batch
@@ -45,10 +46,11 @@ def labelled(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
 
 
 def compact(frame: pd.DataFrame) -> pd.DataFrame:
-    """The columns of a crystal and its labels in small types, after the column ``parent``."""
+    """The columns of a crystal and its labels in small types, after the columns ``parent`` and ``protostructure``."""
     return pd.DataFrame(
         {
             "parent": frame["parent"].astype(str),
+            "protostructure": pd.Categorical(labels_of(judged_batch(frame))),
             "space_group": frame["space_group"].astype(np.uint8),
             "letters": frame["letters"].astype("category"),
             "atomic_numbers": [np.asarray(z, dtype=np.uint8) for z in frame["atomic_numbers"]],

@@ -175,7 +175,7 @@ class SurrogateModule(pl.LightningModule):
         return one_cycle(self.trainer, self.members.parameters(), config.learning_rate, config.weight_decay)
 
     def export(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """(plain config, tensors) for `generators.checkpoints`."""
+        """(plain config, tensors) for `generators.checkpoints`; weights in half precision."""
         config = {
             "prototypes": [p.as_row() for p in self.table.prototypes],
             "properties": list(self.properties),
@@ -183,7 +183,9 @@ class SurrogateModule(pl.LightningModule):
             "surrogate": asdict(self.surrogate_config),
             "optimizer": asdict(self.optimizer_config),
         }
-        return config, {k: v.detach().cpu().clone() for k, v in self.state_dict().items()}
+        weights = {name for name, _ in self.named_parameters()}
+        state = {k: v.detach().cpu().clone() for k, v in self.state_dict().items()}
+        return config, {k: v.half() if k in weights else v for k, v in state.items()}
 
     @classmethod
     def from_export(cls, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> SurrogateModule:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby, islice, permutations, product
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from data.crystal import Crystal
 from data.orbit_batch import OrbitBatch
-from data.protostructure import label_of, species_rows
+from data.protostructure import labels_of, pattern, species_rows
 from data.spellings import respelled
 from data.wyckoff import wyckoff_table
 from generators.element_features import element_features
@@ -53,20 +54,25 @@ class Templates:
     Args:
         batch: relaxed crystals.
         e_above_hull: [B] eV/atom; NaN where not known.
+        labels: their protostructures; found here if they are not given.
+        n_voters: so many crystals at the end have no geometry; they only vote for prototypes under a composition.
     """
 
-    def __init__(self, batch: OrbitBatch, e_above_hull: Tensor) -> None:
+    def __init__(
+        self, batch: OrbitBatch, e_above_hull: Tensor, labels: Sequence[str] | None = None, n_voters: int = 0
+    ) -> None:
+        self._n_geometries = len(batch) - n_voters
         self._batch, self._above = batch, e_above_hull.nan_to_num(UNKNOWN).clamp(min=0)
         self._rows: dict[str, list[int]] = defaultdict(list)
         self._views: dict[str, tuple[list[_View], Tensor]] = {}
-        for row, label in enumerate(labels_of(batch)):
+        for row, label in enumerate(labels_of(batch) if labels is None else labels):
             self._rows[label].append(row)
         features = element_features()
         features[:, 4:] *= _ONE_HOT
         self._features = features
 
     def __len__(self) -> int:
-        return len(self._batch)
+        return self._n_geometries
 
     def start(self, frame: OrbitBatch) -> tuple[OrbitBatch, Tensor, Tensor]:
         """The crystals of ``frame`` in the spelling of their label, with geometry where a template is found.
@@ -158,12 +164,13 @@ class Templates:
 
     def _nearest(self, label: str, crystal: Crystal) -> tuple[Crystal, tuple[int, ...]] | None:
         """The nearest template in the label's spelling, and the elements that go on its orbits."""
-        if label not in self._rows:
+        if label not in self._rows or self._rows[label][0] >= self._n_geometries:
             return None
         views, features = self._of_label(label)
-        wanted = next(_orders(_best_spellings(crystal)[0][0], crystal))
+        with_geometry = torch.tensor([view.row < self._n_geometries for view in views])
+        wanted = next(_layouts_of(crystal)[0].orders(_species(crystal)))
         away = ((features - self._features[torch.tensor(wanted)]) ** 2).sum((1, 2))
-        view = views[int(away.argmin())]
+        view = views[int(away.masked_fill(~with_geometry, torch.inf).argmin())]
         parent = respelled(self._crystal(view.row), view.coset)
         new = dict(zip(view.species, wanted, strict=True))
         return parent, tuple(new[z] for z in parent.atomic_numbers)
@@ -171,56 +178,73 @@ class Templates:
     def _views_of(self, row: int) -> list[_View]:
         crystal = self._crystal(row)
         return [
-            _View(row, coset, order)
-            for spelling, coset in _best_spellings(crystal)
-            for order in islice(_orders(spelling, crystal), MOST_ORDERS)
+            _View(row, layout.coset, order)
+            for layout in _layouts_of(crystal)
+            for order in islice(layout.orders(_species(crystal)), MOST_ORDERS)
         ]
 
 
-def labels_of(batch: OrbitBatch) -> list[str]:
-    """Protostructure labels; faster than by `Crystal` objects."""
-    letter = wyckoff_table().letter
-    rows = zip(
-        batch.space_group.tolist(), batch.position.tolist(), batch.atomic_number.tolist(), batch.n_orbits.tolist(),
-        strict=True,
-    )  # fmt: skip
-    return [label_of(group, tuple(letter[p] for p in places[:n]), tuple(zs[:n])) for group, places, zs, n in rows]
+@dataclass(frozen=True)
+class _Layout:
+    """One of the spellings that a label is read from.
+
+    Attributes:
+        coset: that leads to it.
+        ties: species by number (`data.protostructure.pattern`) in the order of the label; those that it does not tell
+            apart together.
+    """
+
+    coset: int
+    ties: tuple[tuple[int, ...], ...]
+
+    def orders(self, species: Sequence[int]) -> Iterator[tuple[int, ...]]:
+        """``species`` in the order of the label; every order of those that it does not tell apart."""
+        for choice in product(*(permutations(tie) for tie in self.ties)):
+            yield tuple(species[i] for tie in choice for i in tie)
 
 
-def _rows(spelling: Sequence[str], crystal: Crystal) -> list[tuple[int, str, int]]:
-    """Sites, letters and atomic number of each species, in the order of the label."""
-    multiplicity = dict(zip(crystal.letters, crystal.multiplicities, strict=True))
+def _layouts_of(crystal: Crystal) -> tuple[_Layout, ...]:
+    return _layouts(crystal.space_group, crystal.positions, pattern(crystal.atomic_numbers))
+
+
+@lru_cache(maxsize=65536)
+def _layouts(space_group: int, positions: tuple[int, ...], species: tuple[int, ...]) -> tuple[_Layout, ...]:
+    table = wyckoff_table()
+    start = int(table.position_start[space_group])
+    offsets = [p - start for p in positions]
+    letters = tuple(table.letter[p] for p in positions)
+    multiplicity = {x: int(table.multiplicity[p]) for x, p in zip(letters, positions, strict=True)}
+    found: dict[tuple[str, ...], int] = {}
+    for coset, (_, image) in enumerate(table.cosets(space_group)):
+        found.setdefault(tuple(table.letter[start + int(image[o])] for o in offsets), coset)
+    ranked = {spelling: _species_rows(spelling, species, letters, multiplicity) for spelling in found}
+    best = min([row[:2] for row in rows] for rows in ranked.values())
+    layouts = []
+    for spelling, rows in ranked.items():
+        if [row[:2] for row in rows] == best:
+            ties = (tuple(row[2] for row in tie) for _, tie in groupby(rows, key=lambda row: row[:2]))
+            layouts.append(_Layout(found[spelling], tuple(ties)))
+    return tuple(layouts)
+
+
+def _species_rows(
+    spelling: tuple[str, ...], species: tuple[int, ...], letters: tuple[str, ...], multiplicity: Mapping[str, int]
+) -> list[tuple[int, str, int]]:
+    """Sites, letters and number of each species, in the order of the label."""
     rows = []
-    for z in dict.fromkeys(crystal.atomic_numbers):
-        ((count, letters),) = species_rows(
-            tuple(x for x, y in zip(spelling, crystal.atomic_numbers, strict=True) if y == z),
-            (z,) * crystal.atomic_numbers.count(z),
-            tuple(x for x, y in zip(crystal.letters, crystal.atomic_numbers, strict=True) if y == z),
-            multiplicity,
-        )
-        rows.append((count, letters, z))
+    for one in dict.fromkeys(species):
+        orbits = [i for i, other in enumerate(species) if other == one]
+        ((count, text),) = species_rows(
+            tuple(spelling[i] for i in orbits), (one,) * len(orbits), tuple(letters[i] for i in orbits),
+            dict(multiplicity),
+        )  # fmt: skip
+        rows.append((count, text, one))
     return sorted(rows)
 
 
-def _best_spellings(crystal: Crystal) -> list[tuple[tuple[str, ...], int]]:
-    """Letters and coset of the spellings that the label is read from."""
-    table = wyckoff_table()
-    start = int(table.position_start[crystal.space_group])
-    offsets = [p - start for p in crystal.positions]
-    found: dict[tuple[str, ...], int] = {}
-    for coset, (_, image) in enumerate(table.cosets(crystal.space_group)):
-        found.setdefault(tuple(table.letter[start + int(image[o])] for o in offsets), coset)
-    ranked = {letters: [row[:2] for row in _rows(letters, crystal)] for letters in found}
-    best = min(ranked.values())
-    return [(letters, found[letters]) for letters, rows in ranked.items() if rows == best]
-
-
-def _orders(spelling: Sequence[str], crystal: Crystal) -> Iterator[tuple[int, ...]]:
-    """Species in the order of the label; every order of those that it does not tell apart."""
-    rows = _rows(spelling, crystal)
-    ties = [[row[2] for row in group] for _, group in groupby(rows, key=lambda row: row[:2])]
-    for choice in product(*(permutations(tie) for tie in ties)):
-        yield tuple(z for tie in choice for z in tie)
+def _species(crystal: Crystal) -> tuple[int, ...]:
+    """Different elements in the order of their first place."""
+    return tuple(dict.fromkeys(crystal.atomic_numbers))
 
 
 def _anonymous(composition: Mapping[int, int]) -> str:

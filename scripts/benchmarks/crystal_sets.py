@@ -21,6 +21,7 @@ from data.splits import split_by
 from generators.build import load_crystal_generator
 from generators.conditioning import Conditions
 from generators.crystals.build import groups_of
+from generators.crystals.draws import known_voters, templates_of
 from generators.crystals.module import CrystalDiffusion
 from generators.evaluation.evaluate import ENERGY, Reference
 from generators.oracles.hull_tables import reference_compounds
@@ -38,10 +39,6 @@ Draw = Callable[[int, int], OrbitBatch]
 
 def _bare(dataset: CrystalDataset) -> CrystalDataset:
     return CrystalDataset(dataset.batch, {}, dataset.prototype, dataset.ids)
-
-
-def _only(dataset: CrystalDataset, name: str) -> CrystalDataset:
-    return CrystalDataset(dataset.batch, {name: dataset.properties[name]}, dataset.prototype, dataset.ids)
 
 
 class CrystalBench:
@@ -80,15 +77,16 @@ class CrystalBench:
     def templates(self) -> Templates:
         """The embedded crystals, without what was made of held-out ones or is one of them."""
         draws = load_draws()
-        parts = [self.exchanges, *([draws] if draws else [])]
-        dataset = CrystalDataset.concatenate([_only(part, "e_above_hull") for part in parts])
+        parts = [self._allowed(part) for part in (self.exchanges, *([draws] if draws else []), known_voters())]
+        return templates_of(parts, len(parts[-1]))
+
+    def _allowed(self, dataset: CrystalDataset) -> CrystalDataset:
         held_out, keys = set(self.test.ids), set(self.test.keys())
         fine = [
             i for i, (name, key) in enumerate(zip(dataset.ids, dataset.keys(), strict=True))
             if name not in held_out and key not in keys
         ]  # fmt: skip
-        kept = dataset.select(torch.tensor(fine))
-        return Templates(kept.batch, kept.properties["e_above_hull"])
+        return dataset.select(torch.tensor(fine))
 
     def sampler(self, settings: CrystalSamplerSettings | None = None, templates: bool = True) -> CrystalSampler:
         """A sampler of the averaged weights."""

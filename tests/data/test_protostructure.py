@@ -4,7 +4,7 @@ import pytest
 from pymatgen.analysis.prototypes import AFLOW_PROTOTYPE_LIBRARY
 
 from data.crystal import Crystal
-from data.protostructure import crystal_key, label_of, protostructure_label
+from data.protostructure import crystal_key, crystal_of_key, label_of, protostructure_label
 from data.prototypes import prototype_library
 
 NO_STRAIN = (5.0, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -59,3 +59,12 @@ def test_key_is_one_for_exchanged_origins_and_two_for_exchanged_roles() -> None:
 def test_key_names_group_letters_and_elements() -> None:
     crystal = Crystal(225, ("b", "a"), (17, 11), ((0.0, 0.0, 0.0),) * 2, NO_STRAIN)
     assert crystal_key(crystal) == "225|a:Na b:Cl"
+
+
+def test_a_key_gives_sites_and_elements_back() -> None:
+    crystal = Crystal(62, ("c", "a", "c", "d"), (38, 22, 8, 8), ((0.1, 0.0, 0.2),) * 4, NO_STRAIN)
+    again = crystal_of_key(crystal_key(crystal))
+    assert crystal_key(again) == crystal_key(crystal)
+    assert protostructure_label(again) == protostructure_label(crystal)
+    assert again.reduced_formula == crystal.reduced_formula
+    assert not again.coordinate_array().any()

@@ -144,7 +144,10 @@ def test_an_experiment_beats_the_settings_of_its_task() -> None:
     GlobalHydra.instance().clear()
     with initialize_config_module("generators.conf", version_base="1.3"):
         config = compose("generate", ["experiment=rounds"])
+        exchanges = compose("generate", ["experiment=exchanges"])
     assert (config.task.kind, config.screening.rounds, config.screening.guidance) == ("crystals", 9, 3.0)
+    assert (exchanges.task.kind, exchanges.task.exchange, exchanges.screening.temperature) == ("crystals", 1, 0.5)
+    assert list(exchanges.task.seed_structures) == ["embedded"]
 
 
 def test_nothing_in_the_configuration_is_imported() -> None:

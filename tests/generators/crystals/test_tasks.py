@@ -68,6 +68,15 @@ def test_prototypes_by_name_and_by_label_and_seeds_from_files(tmp_path: Path) ->
     assert (found.noise, found.keep_elements) == (0.4, 0.5)
 
 
+def test_embedded_seeds_are_stable_and_keep_to_the_task() -> None:
+    found = task(seed_structures=["embedded"], exchange=1, within_groups=True, noise=0.02)
+    exchanges = load_exchanges()
+    stable = exchanges.properties["e_above_hull"] <= 0.05
+    assert found.seeds is not None and len(found.seeds) == int(stable.sum()) > 1000
+    assert torch.equal(found.seeds.space_group, exchanges.batch.space_group[stable])
+    assert (found.exchange, found.within_groups, found.noise) == (1, True, 0.02)
+
+
 def test_describe_reads_well() -> None:
     assert describe_task(TaskConfig()) == "de novo"
     config = TaskConfig(composition="TiO2", formula_units=[1, 4], space_groups=[136, 141], n_atoms=[6, 6])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -51,7 +52,7 @@ def outputs(
     nothing = torch.zeros_like(batch.mask)
     position_hidden, element_hidden = hidden or (nothing, nothing)
     now = (batch.coordinates, scale.to_standard(batch, batch.strain), torch.full((len(batch),), 0.4))
-    state = observe(batch, scale, CONFIG.n_radial, position_hidden, element_hidden, now if geometry else None)
+    state = observe(batch, scale, denoiser.config.n_radial, position_hidden, element_hidden, now if geometry else None)
     with torch.no_grad():
         wish = denoiser.embed_condition(condition(len(batch)))
         tokens = denoiser(state, wish)
@@ -202,3 +203,18 @@ def test_every_part_of_a_condition_counts(denoiser: CrystalDenoiser) -> None:
 def test_heads_must_divide_the_width() -> None:
     with pytest.raises(ValueError, match="width=10: must be a multiple of heads=3"):
         CrystalDenoiser(1, CrystalDenoiserConfig(width=10, heads=3))
+
+
+def test_without_radial_functions_no_distance_is_seen(batch: OrbitBatch) -> None:
+    torch.manual_seed(0)
+    blind = CrystalDenoiser(2, replace(CONFIG, n_radial=0)).eval()
+    with torch.no_grad():
+        for weight in blind.parameters():
+            weight.add_(0.05 * torch.randn_like(weight))
+    found = outputs(blind, batch)
+    assert all(bool(torch.isfinite(value).all()) for value in found.values())
+    nothing = torch.zeros_like(batch.mask)
+    scale = StrainScale(15 + torch.arange(119.0), torch.zeros(6, 6), torch.ones(6, 6))
+    now = (batch.coordinates, scale.to_standard(batch, batch.strain), torch.full((len(batch),), 0.4))
+    assert observe(batch, scale, 0, nothing, nothing, now).pairs.pull.numel() == 0
+    assert observe(batch, scale, 6, nothing, nothing, now).pairs.pull.numel() > 0

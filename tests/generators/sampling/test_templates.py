@@ -104,3 +104,24 @@ def test_prototypes_are_drawn_by_their_votes() -> None:
     frames = [templates.prototypes(task, 1, generator) for _ in range(n)]
     share = sum(int(f.space_group[0]) == 221 for f in frames if f is not None) / n
     assert share == pytest.approx(0.75, abs=3 * (0.75 * 0.25 / n) ** 0.5)
+
+
+def test_voters_without_geometry_vote_and_are_never_started_from() -> None:
+    geometry = Crystal(225, ("a", "b"), (55, 53), NOTHING, (7.5, *FLAT))
+    voters = [
+        Crystal(221, ("a", "b"), (19, 17), NOTHING, (0.0, *FLAT)),
+        Crystal(225, ("a", "b"), (19, 17), NOTHING, (0.0, *FLAT)),
+    ]
+    batch = OrbitBatch.from_crystals([geometry, *voters])
+    templates = Templates(batch, torch.zeros(3), n_voters=2)
+    assert len(templates) == 1
+    task = CrystalTask(composition={11: 1, 17: 1})
+    frame = templates.prototypes(task, 2, torch.Generator().manual_seed(0))
+    assert frame is not None
+    assert {protostructure_label(c) for c in frame.to_crystals()} == {ROCKSALT, CSCL}
+    order = torch.argsort(frame.space_group)
+    started, elements, found = templates.start(frame.select(order))
+    assert found.tolist() == [False, True]  # the one with geometry, though a voter is more similar
+    assert sorted(elements[1].tolist()) == [53, 55]
+    assert started.strain[1, 0] == pytest.approx(7.5)
+    assert Templates(OrbitBatch.from_crystals([geometry]), torch.zeros(1), ["AB_cF8_225_a_b"]).start(frame)[2].any()
