@@ -1,9 +1,10 @@
 """Make ``data/tables/draws.parquet``: a generator's own crystals, relaxed and labelled by CHGNet.
 
     python scripts/build_draws.py --generator outputs/bootstrap/model.pt
+    python scripts/build_draws.py --generator generators/weights/crystal.pt --number 40000 --add  # by a better one
 
-A model learns what is stable from crystals of others; what it gets wrong itself it learns from these. Two thirds are
-drawn under the wish for stability, the rest without any. A killed run goes on with the same command.
+A model learns what is stable from crystals of others; what it gets wrong itself it learns from these. Most are drawn
+under the wish for stability. A killed run goes on with the same command.
 """
 
 from __future__ import annotations
@@ -18,16 +19,18 @@ from tqdm import tqdm
 
 from data.cells import decode
 from data.contact import atomic_radii, shortest_ratio
-from data.exchanges import load_exchanges
+from data.decorations import load_decorations
+from data.exchanges import load_draws, load_exchanges
 from data.orbit_batch import OrbitBatch
 from data.protostructure import crystal_key
 from generators.checkpoints import load_checkpoint
 from generators.conditioning import Conditions
+from generators.crystals.draws import embedded_templates
 from generators.crystals.labelling import LABELS, compact, labelled, shares_above_hull
 from generators.crystals.module import CrystalDiffusion
 from generators.judging import JudgeWorkers, write_parquet
 from generators.manifest import file_hash
-from generators.oracles.hull_tables import reference_compounds
+from generators.oracles.hull_tables import FAR_BELOW, reference_compounds
 from generators.oracles.judge import JudgeSettings
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask
@@ -35,26 +38,38 @@ from generators.sampling.crystals import CrystalSampler
 from generators.wish import Interval
 
 LARGEST = 20
+_BY = "- Drawn by"
 CLOSEST = 0.5
 """Of the sum of the atomic radii; nearer atoms are not worth a judge's call."""
 _ROUND, _SHARD = 512, 64
+WAYS: tuple[tuple[CrystalSamplerSettings, float | None], ...] = (
+    (CrystalSamplerSettings(guidance=3.0, temperature=0.5, prototype_temperature=0.7), 0.0),
+    (CrystalSamplerSettings(guidance=3.0, temperature=0.5), 0.0),
+    (CrystalSamplerSettings(guidance=3.0, temperature=0.5, prototype_temperature=0.7), 0.05),
+    (CrystalSamplerSettings(guidance=2.0, prototype_temperature=0.85), 0.0),
+    (CrystalSamplerSettings(guidance=3.0, temperature=0.5), 0.05),
+    (CrystalSamplerSettings(source=1), None),
+)
+"""How rounds are drawn in turn, and the highest energy above the hull that is asked for."""
 
 
 def draw(module: CrystalDiffusion, number: int, seed: int) -> OrbitBatch:
     """At least ``number`` distinct new crystals."""
     names = [scale.name for scale in module.scales]
-    wishes = [Conditions.from_wish({"e_above_hull": Interval(None, high)}, names, 1) for high in (0.0, 0.05)]
-    wishes.append(Conditions.nothing(1, len(names)))
-    seen = set(reference_compounds()["crystal_key"])
-    seen |= set(load_exchanges().keys())
-    sampler = CrystalSampler(
-        module.averaged, module.scales, module.strain_scale, module.known_elements, CrystalSamplerSettings()
-    )
+    seen = set(reference_compounds()["crystal_key"]) | set(load_decorations().keys())
+    for table in (load_exchanges(), load_draws()):
+        seen |= set(table.keys()) if table is not None else set()
     kept, total, number_of_round = [], 0, 0
     with tqdm(total=number, unit="crystal", desc="drawn") as bar:
         while total < number:
             generator = torch.Generator().manual_seed(seed * 100_003 + number_of_round)
-            wish = wishes[number_of_round % len(wishes)]
+            settings, high = WAYS[number_of_round % len(WAYS)]
+            asked = {} if high is None else {"e_above_hull": Interval(None, high)}
+            sampler = CrystalSampler(
+                module.averaged, module.scales, module.strain_scale, module.known_elements, settings,
+                embedded_templates(),
+            )  # fmt: skip
+            wish = Conditions.from_wish(asked, names, 1)
             batch = sampler.draw(CrystalTask(n_atoms=(1, LARGEST)), wish, _ROUND, generator)
             far = (shortest_ratio(decode(batch), atomic_radii()) > CLOSEST).tolist()
             new = []
@@ -79,6 +94,7 @@ def main() -> None:
     parser.add_argument("--number", type=int, default=8000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--add", action="store_true", help="keep the rows that the table has")
     arguments = parser.parse_args()
 
     module = CrystalDiffusion.from_export(*load_checkpoint(arguments.generator, "crystal"))
@@ -102,24 +118,32 @@ def main() -> None:
             )
     frame = pd.concat(frames, ignore_index=True).assign(parent="")
     good, reasons = labelled(frame)
-    write_parquet(compact(good), arguments.output)
-    shares = shares_above_hull(good)
-    arguments.output.with_suffix(".md").write_text(
+    table, card = compact(good), arguments.output.with_suffix(".md")
+    earlier = []
+    if arguments.add:
+        old = pd.read_parquet(arguments.output)
+        table = pd.concat([old, table], ignore_index=True)
+        table["protostructure"] = pd.Categorical(table["protostructure"])
+        earlier = [line for line in card.read_text(encoding="utf-8").splitlines() if line.startswith(_BY)]
+    write_parquet(table, arguments.output)
+    by = (
+        f"{_BY} a model of SHA-256 {file_hash(arguments.generator)[:16]} (seed {arguments.seed}): {len(good):,} of "
+        f"{len(frame):,}; left out: {json.dumps(reasons)}"
+    )
+    card.write_text(
         f"""# Card of {arguments.output.name}
 
-- Made by: `scripts/build_draws.py --generator MODEL --number {arguments.number}` (seed {arguments.seed}), two thirds
-  under the wish for an energy above the hull of at most 0 or 0.05 eV/atom, the rest without a wish; neither known,
-  exchanged nor repeated; closest atoms at least {CLOSEST:g} of the sum of their radii apart.
-  Relaxed within symmetry by CHGNet.
-- The model: `raremat-train experiment=crystals trainer.max_epochs=6 run=bootstrap data.path=STRUCTURES`, before
-  this table existed (SHA-256 {file_hash(arguments.generator)[:16]}).
-- Rows: {len(good):,} of {len(frame):,}; left out: {json.dumps(reasons)}.
-- **Labels are CHGNet's (0.3.0), not DFT's.** Energy above the embedded hull: {shares} eV/atom.
+- Made by `scripts/build_draws.py`: crystals drawn by earlier models, five sixths under the wish for an energy above the
+  hull of at most 0 or 0.05 eV/atom, the rest without a wish; neither known, exchanged, decorated nor repeated; closest
+  atoms at least {CLOSEST:g} of the sum of their radii apart. Relaxed within symmetry by CHGNet.
+{chr(10).join([*earlier, by])}
+- Rows: {len(table):,}; what CHGNet puts more than {-FAR_BELOW:g} eV/atom below the hull is left out, as its error.
+- **Labels are CHGNet's (0.3.0), not DFT's.** Energy above the embedded hull: {shares_above_hull(table)} eV/atom.
 - Columns: as in exchanges.parquet ({", ".join(LABELS)}), without parents.
 """,
         encoding="utf-8",
     )
-    print(f"{arguments.output}: {len(good)} of {len(frame)} crystals, left out: {reasons}; {shares}")
+    print(f"{arguments.output}: {len(good)} of {len(frame)} new crystals, left out: {reasons}")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import Hull, fractions_of_batch
 from generators.oracles.hull_tables import FAR_BELOW
 from generators.oracles.judge import elemental_references, formation_energy
-from generators.screening.charge_balance import charge_balanced
+from generators.screening.charge_balance import balanced_or_alloy, charge_balanced
 
 ENERGY = "formation_energy_per_atom"
 MIN_DISTANCE = 0.5
@@ -213,6 +213,7 @@ def _as_generated(dataset: CrystalDataset, reference: Reference) -> tuple[pd.Dat
             "reason": "",
             "valid_structure": (shortest_distance(cells) >= MIN_DISTANCE).numpy(),
             "charge_balanced": [charge_balanced(c.atomic_numbers, c.multiplicities) for c in crystals],
+            "valid_composition": [balanced_or_alloy(c.atomic_numbers, c.multiplicities) for c in crystals],
             "symmetric": batch.space_group.numpy() > 1,
             "novel": [key not in reference.keys for key in keys],
             "novel_formula": [formula not in reference.formulas for formula in formulas],

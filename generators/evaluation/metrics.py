@@ -13,6 +13,7 @@ from scipy.stats import wasserstein_distance
 SHARES = {
     "valid_structure": "shortest distance at least 0.5 Å, cell not empty",
     "charge_balanced": "SMACT finds a neutral combination of oxidation states",
+    "valid_composition": "charge-balanced, or nothing but metals",
     "unique": "no earlier sample is the same crystal",
     "novel": "neither as generated nor relaxed in the reference",
     "novel_formula": "formula not in the reference",

@@ -53,6 +53,14 @@ def _balanced(symbols: tuple[str, ...], counts: tuple[int, ...]) -> bool:
     return False
 
 
+def balanced_or_alloy(atomic_numbers: Sequence[int], multiplicities: Sequence[int]) -> bool:
+    """`charge_balanced`, or nothing but metals: published figures of valid compositions count alloys (SMACT's
+    ``include_alloys=True``, as in CDVAE, Xie et al., ICLR 2022)."""
+    from smact import metals
+
+    return all(element(z).symbol in metals for z in atomic_numbers) or charge_balanced(atomic_numbers, multiplicities)
+
+
 def charge_balanced(atomic_numbers: Sequence[int], multiplicities: Sequence[int]) -> bool:
     """Whether some combination of common oxidation states (ICSD) is neutral and ordered by electronegativity
     (Davies et al., Chem 1, 617 (2016)); settings in `SETTINGS`."""

@@ -66,6 +66,7 @@ def _figures(
         "valid": reported["valid_structure"],
         "far_apart": float((ratio > FAR).mean()),
         "charge_balanced": reported["charge_balanced"],
+        "valid_composition": reported["valid_composition"],
         "rmsd_median": float(table["rmsd"].fillna(np.inf).median()),
         "relaxed": reported["relaxed"],
         "space_group_kept": float((table["space_group"] == table["space_group_relaxed"]).mean()),
@@ -117,6 +118,7 @@ SHOWN = {
     "valid": "valid",
     "far_apart": "far apart",
     "charge_balanced": "charge-balanced",
+    "valid_composition": "or alloy",
     "space_group_kept": "group kept",
     "p1": "P1",
 }

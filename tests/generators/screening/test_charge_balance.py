@@ -6,7 +6,7 @@ import numpy as np
 from pymatgen.core import Composition, Element
 from smact.screening import smact_validity
 
-from generators.screening.charge_balance import charge_balanced
+from generators.screening.charge_balance import balanced_or_alloy, charge_balanced
 
 
 def test_same_as_smact() -> None:
@@ -21,6 +21,16 @@ def test_same_as_smact() -> None:
         assert charge_balanced(numbers, counts) == expected, composition.formula
         answers.append(expected)
     assert 0.1 < np.mean(answers) < 0.9
+
+
+def test_alloys_count_as_valid_compositions_like_smact_says() -> None:
+    for formula in ("Cu3Au", "NaCl", "NaCl2", "MgZn2", "FeS", "Ni3Sn", "NiSi"):
+        composition = Composition(formula)
+        numbers = [int(e.Z) for e in composition]
+        counts = [int(composition[e]) for e in composition]
+        assert balanced_or_alloy(numbers, counts) == smact_validity(composition, include_alloys=True), formula
+    assert balanced_or_alloy([29, 79], [3, 1]) and not charge_balanced([29, 79], [3, 1])
+    assert not balanced_or_alloy([11, 17], [1, 2])
 
 
 def test_known_answers() -> None:
