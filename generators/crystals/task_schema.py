@@ -30,7 +30,7 @@ class TaskConfig:
     keep_known: bool | None = None  # known compounds are results too; None: only if a composition is given
     geometries: int | None = None  # of one crystal key that go on; None: 1, all if a composition is given
     prototype_guidance: float = 1.0  # as screening.guidance, of prototypes; strong, it ends at elemental solids
-    prototype_temperature: float = 0.7  # as screening.temperature, of prototypes
+    prototype_temperature: float = 1.0  # as screening.temperature, of prototypes
     templates: bool = True  # geometries start from embedded crystals of the same protostructure where there are any
     like: str = "any"  # which training data to resemble: any, known, exchanged, drawn, decorated
     steps: int = 25  # network evaluations for the geometry

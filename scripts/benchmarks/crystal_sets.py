@@ -44,7 +44,7 @@ def _bare(dataset: CrystalDataset) -> CrystalDataset:
 class CrystalBench:
     """The shipped model, the known crystals, and everything that is compared."""
 
-    guided = CrystalSamplerSettings(guidance=3.0, temperature=0.5, prototype_temperature=0.7)
+    guided = CrystalSamplerSettings(guidance=3.0, temperature=0.5)
 
     def __init__(self, structures: Path, model: str | None = None) -> None:
         self.module: CrystalDiffusion = load_crystal_generator(model)
