@@ -17,14 +17,16 @@ from generators.oracles.judge import JudgeSettings
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask
 
-N = 200
-ANY, SEVERAL = (1, 10), (3, 5)
+N, SEED = 200, 100
 SETTINGS = (
-    ((1.0, 1.0), (1.0, 1.0), ANY), ((1.0, 1.0), (3.0, 0.5), ANY), ((1.0, 0.7), (3.0, 0.5), ANY),
-    ((1.0, 0.7), (5.0, 0.3), ANY), ((1.0, 0.5), (5.0, 0.3), ANY), ((3.0, 0.5), (5.0, 0.3), ANY),
-    ((5.0, 0.6), (5.0, 0.6), ANY), ((1.0, 0.7), (5.0, 0.3), SEVERAL), ((3.0, 0.5), (3.0, 0.5), SEVERAL),
+    (1.0, 3.0, 0.5, (None, 0.0)), (1.0, 3.0, 1.0, (None, 0.0)), (0.85, 3.0, 0.8, (None, 0.0)), (1.0, 2.0, 0.8, (None, 0.0)),
+    (1.0, 3.0, 0.5, (-0.05, 0.05)), (1.0, 3.0, 0.5, (-0.02, 0.02)),
 )  # fmt: skip
-"""Guidance and temperature of prototypes, of elements, and how many elements are asked for."""
+"""Temperature of prototypes, guidance and temperature of elements, energy above the hull that is asked for."""
+SHOWN = {
+    "sun": "S.U.N.", "sun_strict": "strict", "metastable": "metastable", "far_below_hull": "far below",
+    "unique": "unique", "novel": "novel", "novel_prototype": "novel prototype", "valid_composition": "balanced or alloy",
+}  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -32,49 +34,50 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.structures is None:
         raise SystemExit("benchmark: crystal_guidance needs --structures TABLE")
     bench = CrystalBench(arguments.structures, arguments.model)
-    stable = bench.wish(e_above_hull=(None, 0.0))
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
-        for i, (of_prototypes, of_elements, n_elements) in enumerate(SETTINGS):
+        for i, (of_prototypes, guidance, temperature, asked) in enumerate(SETTINGS):
             settings = CrystalSamplerSettings(
-                guidance=of_elements[0], temperature=of_elements[1], prototype_guidance=of_prototypes[0],
-                prototype_temperature=of_prototypes[1],
+                guidance=guidance, temperature=temperature, prototype_temperature=of_prototypes
             )  # fmt: skip
-            batch = bench.drawn(CrystalTask(n_atoms=(1, LARGEST), n_elements=n_elements), settings, stable)(N, 0)
+            wish = bench.wish(e_above_hull=asked)
+            batch = bench.drawn(CrystalTask(n_atoms=(1, LARGEST)), settings, wish)(N, SEED)
             dataset = CrystalDataset(batch, {}, ("",) * len(batch), tuple(str(i) for i in range(len(batch))))
             judge = JudgeWorkers(JudgeSettings(with_bulk_modulus=False, max_evaluations=100))
             result = evaluate(
-                Samples(dataset, ()), Protocol(), bench.reference, known_hull(), judge, Path(name) / str(i)
-            )
-            shares = {k: result.figures[k].value for k in ("sun", "sun_strict", "metastable", "unique", "novel")}
+                Samples(dataset, ()), Protocol(relaxed_symprec=0.1), bench.reference, known_hull(), judge,
+                Path(name) / str(i),
+            )  # fmt: skip
             rows.append(
                 {
-                    "prototypes": of_prototypes,
-                    "elements_drawn": of_elements,
-                    "asked": f"{n_elements[0]} to {n_elements[1]}" if n_elements[0] > 1 else "any",
-                    "elements_per_crystal": sum(len(set(c.atomic_numbers)) for c in batch.to_crystals()) / len(batch),
-                    **shares,
-                    "new_prototype": result.figures["novel_prototype"].value,
-                    "elements": len({z for zs in batch.atomic_number.tolist() for z in zs} - {0}),
-                    "space_groups": len(set(batch.space_group.tolist())),
+                    "settings": (of_prototypes, guidance, temperature, asked),
+                    "elements": sum(len(set(c.atomic_numbers)) for c in batch.to_crystals()) / len(batch),
+                    **{key: result.figures[key].value for key in SHOWN},
                 }
             )
             print(rows[-1], flush=True)
-    keys = ("sun", "sun_strict", "metastable", "unique", "novel", "new_prototype")
-    lines = "\n".join(
-        f"| {r['prototypes'][0]:g}, {r['prototypes'][1]:g} | {r['elements_drawn'][0]:g}, {r['elements_drawn'][1]:g} | {r['asked']} | {r['elements_per_crystal']:.1f} | "
-        + " | ".join(f"{100 * r[k]:.0f}" for k in keys)
-        + f" | {r['elements']} | {r['space_groups']} |"
-        for r in rows
-    )
-    text = f"""## Guidance of whole crystals
+    return {"markdown": _page(rows), "seed": SEED, "samples": N, "settings": rows}
 
-`python scripts/benchmark.py crystal_guidance --structures STRUCTURES.parquet`: {N} samples each of at most {LARGEST} atoms, nothing filtered, wish:
-at most 0 eV/atom above the hull; seed 0; shares in % and protocol as in "Whole crystals" (95 % intervals are at most ± 7).
-Guidance and temperature, once of prototypes (space groups, positions, which orbits share an element), once of elements. Strong guidance of
-prototypes ends at elemental solids and molecules, stable and of no use; asking for three to five elements takes these away.
 
-| prototypes | elements | elements asked for | elements per crystal | S.U.N. | strict | metastable | unique | novel | novel prototype | elements in all | space groups |
-|---|---|---|---|---|---|---|---|---|---|---|---|
-{lines}"""
-    return {"markdown": text, "seed": 0, "samples": N, "settings": rows}
+def _page(rows: list[dict[str, Any]]) -> str:
+    def interval(low: float | None, high: float) -> str:
+        return f"at most {high:g}" if low is None else f"{low:g} to {high:g}"
+
+    lines = []
+    for row in rows:
+        of_prototypes, guidance, temperature, asked = row["settings"]
+        shares = " | ".join(f"{100 * row[key]:.0f}" for key in SHOWN)
+        lines.append(
+            f"| {of_prototypes:g} | {guidance:g}, {temperature:g} | {interval(*asked)} | {row['elements']:.1f} | {shares} |"
+        )
+    return f"""## Guidance of whole crystals
+
+`python scripts/benchmark.py crystal_guidance --structures STRUCTURES.parquet`: {N} samples each of at most {LARGEST} atoms, nothing filtered; seed {SEED}; shares
+in % and protocol as in "Whole crystals" (95 % intervals are at most ± 7). Temperature of prototypes (space groups, positions, which orbits share
+an element), guidance and temperature of elements, and the energy above the hull (eV/atom) that is asked for. Where the interval is open
+below, nearly a tenth ends in holes of CHGNet, far below the hull; a closed one halves that. Guidance of prototypes above 1 ends
+at elemental solids and molecules, stable and of no use (seen with earlier weights: at guidance 3 and temperature 0.5 the crystals had 1.7 elements).
+
+| prototypes | elements | asked for | elements per crystal | {" | ".join(SHOWN.values())} |
+|---|---|---|---|{"---|" * len(SHOWN)}
+{chr(10).join(lines)}"""
