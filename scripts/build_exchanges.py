@@ -100,7 +100,7 @@ def main() -> None:
   is neither known nor repeated is relaxed within its symmetry by CHGNet (forces below 0.1 eV/Å, stress below 0.5 GPa).
 - Rows: {len(good):,} of {len(frame):,}; left out: {reasons}.
 - **Labels are CHGNet's (0.3.0), not DFT's.** Energy above the embedded hull: {shares} eV/atom.
-- Columns: parent (Materials Project's identifier), {columns}.
+- Columns: parent (Materials Project's identifier), protostructure, {columns}.
 """,
         encoding="utf-8",
     )
