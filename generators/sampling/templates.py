@@ -7,6 +7,7 @@ moves atoms and cell to what the new elements want.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -167,10 +168,10 @@ class Templates:
         if label not in self._rows or self._rows[label][0] >= self._n_geometries:
             return None
         views, features = self._of_label(label)
-        with_geometry = torch.tensor([view.row < self._n_geometries for view in views])
+        n = bisect_left(views, self._n_geometries, key=lambda view: view.row)  # voters come last
         wanted = next(_layouts_of(crystal)[0].orders(_species(crystal)))
-        away = ((features - self._features[torch.tensor(wanted)]) ** 2).sum((1, 2))
-        view = views[int(away.masked_fill(~with_geometry, torch.inf).argmin())]
+        away = ((features[:n] - self._features[torch.tensor(wanted)]) ** 2).sum((1, 2))
+        view = views[int(away.argmin())]
         parent = respelled(self._crystal(view.row), view.coset)
         new = dict(zip(view.species, wanted, strict=True))
         return parent, tuple(new[z] for z in parent.atomic_numbers)

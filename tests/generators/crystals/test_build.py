@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -12,9 +13,10 @@ import torch
 from pymatgen.core import Lattice, Structure
 
 from data.dataset import CrystalDataset
+from data.exchanges import load_exchanges
 from data.orbit_batch import OrbitBatch
 from generators.checkpoints import load_checkpoint
-from generators.crystals.build import build_crystals, initial_scales, with_judged_labels
+from generators.crystals.build import _plausible, build_crystals, initial_scales, with_judged_labels
 from generators.oracles.hull_tables import ENERGY, reference_compounds
 from generators.schema import DataConfig, ModelConfig, TrainConfig
 
@@ -73,3 +75,11 @@ def test_energies_of_the_file_never_meet_those_of_the_judge(
         assert judged[name][1:].tolist() == [own[name]] * 2
     energy = float(judged[ENERGY][0])
     assert energy == pytest.approx(float(first[ENERGY])) if some_known else math.isnan(energy)
+
+
+def test_what_the_judge_puts_impossibly_low_is_not_learned() -> None:
+    data = load_exchanges().select(torch.arange(4))
+    above = torch.tensor([-1.4, -0.31, -0.29, 0.2], dtype=torch.float64)
+    kept = _plausible(replace(data, properties={"e_above_hull": above}))
+    assert kept.ids == data.ids[2:]
+    assert kept.properties["e_above_hull"].tolist() == [-0.29, 0.2]
