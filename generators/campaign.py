@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from generators.checkpoints import load_checkpoint, save_checkpoint
-from generators.oracles.surrogate import log_interval
+from generators.oracles.hit_probability import log_hit_probability
 from generators.wish import Wish
 from generators.worlds.learner import Learner
 from generators.worlds.learner_state import learner_state, restore_learner
@@ -100,18 +100,6 @@ class Judgements:
     def calls(self) -> int:
         """Judge calls spent."""
         return int((self.round >= 0).sum())
-
-
-def log_hit_probability(mean: Tensor, std: Tensor, properties: tuple[str, ...], wish: Wish) -> Tensor:
-    """[B] from means and standard deviations [B, P], properties as independent normals; see `SurrogateOracle`."""
-    total = torch.zeros(len(mean), dtype=torch.float64)
-    for name, interval in wish.intervals.items():
-        p = properties.index(name)
-        low = -torch.inf if interval.low is None else interval.low
-        high = torch.inf if interval.high is None else interval.high
-        width = std[:, p].clamp(min=1e-9)
-        total = total + log_interval((low - mean[:, p]) / width, (high - mean[:, p]) / width)
-    return total
 
 
 class Campaign:

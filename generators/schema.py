@@ -270,9 +270,9 @@ class CampaignConfig:
 
     run: str = MISSING
     seed: int = 0
-    world: str = "elpasolite"  # elpasolite | perov_5
-    tables: str | None = None  # folder of the world's published table
-    cache: str = "outputs/worlds"  # where a fitted judge is kept
+    world: str = "elpasolite"  # elpasolite | perov_5 | perov_5_gap | decorations
+    tables: str | None = None  # folder of the world's published table; decorations needs none
+    cache: str = "outputs/worlds"  # where a fitted judge, or what it said, is kept
     labels: int | None = 0  # labels known at the start; 0: none at all, null: all of the world's table
     budget: int = 3000  # judge calls
     batch: int = 250  # judge calls per round

@@ -12,11 +12,10 @@ from generators.crystals.judging import ABOVE, CrystalJudge
 from generators.crystals.labelled import Labelled
 from generators.element_features import N_STATES
 from generators.oracles.crystal_surrogate import CrystalSurrogate
+from generators.oracles.hit_probability import log_inside
 from generators.oracles.hull import fractions_of_batch
 from generators.oracles.judge import exact_bulk_modulus
-from generators.oracles.surrogate import log_interval
 from generators.screening.crystal_features import crystal_features
-from generators.wish import Interval
 
 ENERGY = "formation_energy_per_atom"
 
@@ -40,6 +39,7 @@ class HitSurrogate:
             self.features, self.labels, self.properties, seed, alike=slice(N_STATES, None)
         )  # fmt: skip
         self.judged = torch.zeros(0, dtype=torch.bool)
+        self.hull = self._hull_energy(self.batch) if ABOVE in goal else None
 
     def observe(self, frame: pd.DataFrame) -> None:
         """Learn from all that was judged so far, and count it among what is known."""
@@ -54,42 +54,37 @@ class HitSurrogate:
         self.batch = OrbitBatch.concatenate([self.batch.select(rows), batch])
         self.labels = torch.cat([self.labels[:known], labels])
         self.features = torch.cat([self.features[:known], features])
+        if self.hull is not None:
+            self.hull = torch.cat([self.hull[:known], self._hull_energy(batch)])
         self.judged = torch.ones(len(batch), dtype=torch.bool)
         self.model.observe(features, labels)
 
-    def log_probability(
-        self, batch: OrbitBatch, features: Tensor | None = None, labels: Tensor | None = None
-    ) -> Tensor:
-        """[B] that every interval holds, the properties taken as independent normals.
+    def log_probability(self, batch: OrbitBatch) -> Tensor:
+        """[B] that every interval holds, the properties taken as independent normals."""
+        hull = None if self.hull is None else self._hull_energy(batch)
+        return self._log_probability(batch, *self.model.predict(crystal_features(batch)), hull)
 
-        Args:
-            labels: [B, P] that stand for the means where they are known: then it is the probability of a crystal
-                *like* this one.
-        """
-        mean, std = self.model.predict(crystal_features(batch) if features is None else features)
-        if labels is not None:
-            mean = torch.where(torch.isfinite(labels), labels, mean)
+    def _log_probability(self, batch: OrbitBatch, mean: Tensor, std: Tensor, hull: Tensor | None) -> Tensor:
         total = torch.zeros(len(batch), dtype=torch.float64)
         for name, interval in self.judge.goal.intervals.items():
             column = self.properties.index(ENERGY if name == ABOVE else name)
-            middle = mean[:, column]
-            if name == ABOVE:
-                middle = middle - torch.from_numpy(self.judge.hull.hull_energy(fractions_of_batch(batch)))
-            total = total + _inside(middle, std[:, column], interval)
+            middle = mean[:, column] if hull is None or name != ABOVE else mean[:, column] - hull
+            total = total + log_inside(middle, std[:, column], interval)
         if "bulk_modulus" in self.judge.goal.intervals and not self.judge.settings.all_bulk_moduli:
             total = torch.where(exact_bulk_modulus(batch), total, -torch.inf)
         return total.masked_fill(total.isnan(), -torch.inf)
 
+    def _hull_energy(self, batch: OrbitBatch) -> Tensor:
+        return torch.from_numpy(self.judge.hull.hull_energy(fractions_of_batch(batch)))
+
     def best(self, allowed: Tensor, n: int) -> OrbitBatch:
-        """The ``n`` known or judged crystals most like a hit, of the rows ``allowed``."""
-        part = self.batch.select(allowed)
-        score = self.log_probability(part, self.features[allowed], self.labels[allowed])
+        """The ``n`` known or judged crystals most like a hit, of the rows ``allowed``.
+
+        Labels stand for the means where they are known: it is the probability of a crystal *like* this one.
+        """
+        part, labels = self.batch.select(allowed), self.labels[allowed]
+        mean, std = self.model.predict(self.features[allowed])
+        mean = torch.where(torch.isfinite(labels), labels, mean)
+        score = self._log_probability(part, mean, std, None if self.hull is None else self.hull[allowed])
         chosen = torch.argsort(score, descending=True, stable=True)[:n]
         return part.select(chosen)
-
-
-def _inside(mean: Tensor, std: Tensor, interval: Interval) -> Tensor:
-    low = -torch.inf if interval.low is None else interval.low
-    high = torch.inf if interval.high is None else interval.high
-    width = std.clamp(min=1e-9)
-    return log_interval((low - mean) / width, (high - mean) / width)

@@ -21,7 +21,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data.frames import from_frame
-from data.orbit_batch import OrbitBatch
 from generators.crystals.draws import CrystalDraws, draw_shards, drawn_table, read_shards, shard_paths
 from generators.crystals.hit_surrogate import HitSurrogate
 from generators.crystals.judging import CrystalJudge
@@ -123,6 +122,8 @@ class Rounds:
         self.draws, self.judge, self.known, self.prototypes = draws, judge, known, prototypes
         self.labelled, self.settings, self.folder = labelled, settings, folder
         self.keep_known, self.geometries = keep_known, geometries
+        self._seeded: tuple[int, CrystalTask] | None = None
+        self._observed = 0
 
     def run(self, n: int, calls: int) -> tuple[list[Path], Screened, pd.DataFrame]:
         """Draw ``n`` crystals and judge at most ``calls`` of them.
@@ -192,24 +193,26 @@ class Rounds:
         return self.draws.sampler()
 
     def _exchange_task(self, judged: pd.DataFrame) -> CrystalTask:
-        task = replace(self.draws.task, exchange=max(self.draws.task.exchange, 1), noise=EXCHANGE_NOISE)
-        return replace(task, seeds=self._seeds(task, judged))
-
-    def _seeds(self, task: CrystalTask, judged: pd.DataFrame) -> OrbitBatch:
-        surrogate = self._taught(judged)
-        try:
-            usable = self._sampler.usable_seeds(replace(task, seeds=surrogate.batch))
-        except ValueError:
-            raise ValueError(
-                "screening.exchange: no known crystal can fulfil the task, say screening.exchange=0 screening.similar=0"
-            ) from None
-        return surrogate.best(usable, self.settings.seeds)
+        """Exchange of an element in the best crystals that are known or judged so far."""
+        if self._seeded is None or self._seeded[0] != len(judged):
+            task = replace(self.draws.task, exchange=max(self.draws.task.exchange, 1), noise=EXCHANGE_NOISE)
+            surrogate = self._taught(judged)
+            try:
+                usable = self._sampler.usable_seeds(replace(task, seeds=surrogate.batch))
+            except ValueError:
+                raise ValueError(
+                    "screening.exchange: no known crystal can fulfil the task, say screening.exchange=0 "
+                    "screening.similar=0"
+                ) from None
+            self._seeded = len(judged), replace(task, seeds=surrogate.best(usable, self.settings.seeds))
+        return self._seeded[1]
 
     def _similar(self, name: str, shard: int, n: int, judged: pd.DataFrame) -> pd.DataFrame:
         """Children that fulfil the task, of the best crystals: one element or several replaced by similar ones."""
         start, task = time.process_time(), self.draws.task
         generator = torch.Generator().manual_seed(shard_seed(self.draws.seed, name, shard))
-        seeds = self._seeds(replace(task, exchange=1, noise=EXCHANGE_NOISE), judged)
+        seeds = self._exchange_task(judged).seeds
+        assert seeds is not None
         elements = task.element_mask(self._sampler.known_elements).nonzero().squeeze(-1).tolist()
         parents = seeds.select(torch.randint(len(seeds), (n,), generator=generator))
         children, _ = exchange_crystals(parents, generator, elements)
@@ -225,8 +228,9 @@ class Rounds:
         return HitSurrogate(self.judge, self.labelled(), self.draws.seed)
 
     def _taught(self, judged: pd.DataFrame) -> HitSurrogate:
-        if len(judged):
+        if len(judged) != self._observed:
             self.surrogate.observe(judged)
+            self._observed = len(judged)
         return self.surrogate
 
     def _screened(self, paths: list[Path]) -> Screened:

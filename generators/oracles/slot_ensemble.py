@@ -7,7 +7,7 @@ orders are averaged inside the network, which makes them equal by construction.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -75,12 +75,29 @@ class SlotEnsemble(nn.Module):
 
     def forward(self, elements: Tensor) -> tuple[Tensor, Tensor]:
         """Means and log variances [M, B, P] of crystals with ``elements`` [B, K], standardised model space."""
+        look_up = self._look_up()
+        columns = range(elements.shape[1])
+        return self._read_out(
+            [look_up[:, k].index_select(1, elements[:, order[k]]) for k in columns] for order in self.orders
+        )
+
+    def relaxed(self, distributions: Tensor) -> tuple[Tensor, Tensor]:
+        """As `forward`, of crystals whose orbits carry ``distributions`` [B, K, 119] over the elements."""
+        look_up = self._look_up()
+        columns = range(distributions.shape[1])
+        return self._read_out(
+            [torch.matmul(distributions[:, order[k]], look_up[:, k]) for k in columns] for order in self.orders
+        )
+
+    def _look_up(self) -> Tensor:
+        """[M, K, 119, H]: the first layer's input of every element on every orbit."""
         embedded = self.element + self.features @ self.from_features
-        look_up = torch.einsum("mze,mkeh->mkzh", embedded, self.slot)
-        h = torch.zeros((), device=elements.device)
-        for order in self.orders:
-            parts = [look_up[:, k].index_select(1, elements[:, order[k]]) for k in range(elements.shape[1])]
-            h = h + F.silu(torch.stack(parts).sum(0) + self.bias)
+        return torch.einsum("mze,mkeh->mkzh", embedded, self.slot)
+
+    def _read_out(self, orders: Iterable[Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
+        h = torch.zeros((), device=self.bias.device)
+        for parts in orders:
+            h = h + F.silu(torch.stack(list(parts)).sum(0) + self.bias)
         h = h * (2 / len(self.orders))
         for weight, bias in zip(self.hidden, self.hidden_bias, strict=True):
             h = h + F.silu(torch.baddbmm(bias, F.layer_norm(h, h.shape[-1:]), weight))
@@ -90,12 +107,18 @@ class SlotEnsemble(nn.Module):
     @torch.no_grad()
     def predict(self, elements: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation [B, P], in the properties' units (first order for logarithms)."""
-        means, stds = [], []
-        for part in elements.split(CHUNK):
-            mean, log_variance = self(part)
-            means.append(mean.mean(0))
-            stds.append((log_variance.exp().mean(0) + mean.var(0, unbiased=False)).sqrt() * self.temperature)
+        parts = [self._combined(*self(part)) for part in elements.split(CHUNK)]
+        means, stds = zip(*parts, strict=True)
         return self._in_units(torch.cat(means), torch.cat(stds))
+
+    def predict_relaxed(self, distributions: Tensor) -> tuple[Tensor, Tensor]:
+        """As `predict`, of `relaxed` crystals, with gradients."""
+        return self._in_units(*self._combined(*self.relaxed(distributions)))
+
+    def _combined(self, mean: Tensor, log_variance: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation [B, P] of the members' [M, B, P]."""
+        std = (log_variance.exp().mean(0) + mean.var(0, unbiased=False)).sqrt() * self.temperature
+        return mean.mean(0), std
 
     @torch.no_grad()
     def member(self, elements: Tensor, which: int) -> tuple[Tensor, Tensor]:
@@ -106,14 +129,14 @@ class SlotEnsemble(nn.Module):
         return self._in_units(mean, std * self.temperature)
 
     def _in_units(self, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
-        middle = (mean * self.scale + self.center).double()
-        width = (std * self.scale).double()
+        middle, width = (mean * self.scale + self.center).double(), (std * self.scale).double()
+        columns = []
         for p, name in enumerate(self.properties):
             spec = known_property(name)
-            middle[:, p] = spec.from_model(middle[:, p])
-            if spec.transform == "log":
-                width[:, p] *= middle[:, p]
-        return middle, width
+            value = spec.from_model(middle[:, p])
+            columns.append((value, width[:, p] * value if spec.transform == "log" else width[:, p]))
+        values, widths = zip(*columns, strict=True)
+        return torch.stack(values, 1), torch.stack(widths, 1)
 
     def values(self, elements: Tensor) -> Mapping[str, Tensor]:
         """Means [B] by property."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from data.prototype_table import PrototypeTable
 from data.wyckoff import wyckoff_table
 from generators.checkpoints import load_checkpoint
 from generators.oracles.base import OracleResult
+from generators.oracles.hit_probability import log_inside
 from generators.oracles.surrogate_module import SurrogateModule
 from generators.wish import Interval
 
@@ -85,10 +85,7 @@ class SurrogateOracle:
         """
         total = torch.zeros(len(result.valid), dtype=torch.float64)
         for name, interval in intervals.items():
-            mean, std = result.values[name], result.std[name].clamp(min=1e-9)
-            low = -math.inf if interval.low is None else interval.low
-            high = math.inf if interval.high is None else interval.high
-            total = total + log_interval((low - mean) / std, (high - mean) / std)
+            total = total + log_inside(result.values[name], result.std[name], interval)
         return total
 
     def out_of_domain(self, table: PrototypeTable, row: Tensor, elements: Tensor) -> Tensor:
@@ -103,11 +100,3 @@ class SurrogateOracle:
 def _signature(space_group: int, letters: tuple[str, ...]) -> tuple[object, ...]:
     wyckoff_table().index(space_group, letters[0])
     return (space_group, *letters)
-
-
-def log_interval(a: Tensor, b: Tensor) -> Tensor:
-    """log(Phi(b) - Phi(a)) for a <= b, stable in both tails."""
-    flip = a > 0  # use the tail on the small side
-    low, high = torch.where(flip, -b, a), torch.where(flip, -a, b)
-    log_high, log_low = torch.special.log_ndtr(high), torch.special.log_ndtr(low)
-    return log_high + torch.log1p(-torch.exp((log_low - log_high).clamp(max=-1e-12)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -45,6 +46,8 @@ class SpaceSampler:
         condition: one row.
         guidance: strength of classifier-free guidance for the whole wish, or one strength per property.
         temperature: of every draw.
+        tilt: added to the guided log-odds [B, K, 119], from the visible elements [B, K] and the log-probabilities; see
+            `generators.sampling.gradient_guidance`.
     """
 
     denoiser: OrbitDenoiser
@@ -55,6 +58,7 @@ class SpaceSampler:
     condition: Conditions
     guidance: float | tuple[float, ...] = 1.0
     temperature: float = 1.0
+    tilt: Callable[[Tensor, Tensor], Tensor] | None = None
 
     @property
     def n_orbits(self) -> int:
@@ -64,8 +68,9 @@ class SpaceSampler:
     @torch.no_grad()
     def log_probabilities(self, elements: Tensor) -> Tensor:
         """[B, K, 119] log-probability of every element at every hidden orbit, given what is visible; -inf where it may
-        not stand. Temperature and guidance are those of the sampler."""
-        return F.log_softmax(self.guided(elements).double() / self.temperature, -1)
+        not stand. Temperature, guidance and tilt are those of the sampler."""
+        log_p = F.log_softmax(self.guided(elements).double() / self.temperature, -1)
+        return log_p if self.tilt is None else F.log_softmax(log_p + self.tilt(elements, log_p), -1)
 
     @torch.no_grad()
     def guided(self, elements: Tensor) -> Tensor:

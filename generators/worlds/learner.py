@@ -17,7 +17,9 @@ from torch import Tensor
 from generators.conditioning import Conditions, PropertyScale
 from generators.denoiser.orbit_denoiser import DenoiserConfig
 from generators.module import CompositionDiffusion
+from generators.oracles.hit_probability import log_hit_probability
 from generators.oracles.slot_ensemble import SlotConfig, SlotEnsemble, SlotFit, fit_slot_ensemble
+from generators.sampling.gradient_guidance import GradientTilt, spread
 from generators.sampling.space import SpaceSampler
 from generators.teaching import LabelledPool, TeachSettings, teach, weighted_scale
 from generators.wish import Interval, Wish
@@ -138,6 +140,19 @@ class Learner:
         # A tail that was found completely counts once each, whatever the uniform draws say of its size.
         size = torch.maximum(shares * len(self.space), count)
         return LabelledPool(self.space.elements[everything], values, (size / count.clamp(min=1))[stratum])
+
+    def gradient(self, wish: Wish, strength: float = 1.0) -> GradientTilt:
+        """Guidance by the surrogate's log-probability that the wish is fulfilled. Raises ValueError before `learn`."""
+        surrogate = self.surrogate
+        if surrogate is None:
+            raise ValueError("surrogate: has learnt nothing yet")
+
+        def reward(distributions: Tensor) -> Tensor:
+            mean, std = surrogate.predict_relaxed(distributions)
+            std = (std.square() + spread(mean, distributions).square()).sqrt()
+            return log_hit_probability(mean, std, self.properties, wish)
+
+        return GradientTilt(reward, strength)
 
     def sampler(self, wish: Wish, guidance: float | tuple[float, ...] = 1.0, temperature: float = 1.0) -> SpaceSampler:
         """The generator under one wish. Raises ValueError before the first `learn`, or if no element is left."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.world_baselines import MARGIN, Asked, Baselines
-from generators.campaign import log_hit_probability
+from generators.oracles.hit_probability import log_hit_probability
 from generators.wish import Interval, Wish
 from generators.worlds.learner import Learner
 from generators.worlds.scores import score_samples

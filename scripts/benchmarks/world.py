@@ -17,7 +17,7 @@ from benchmarks.world_baselines import Baselines
 from benchmarks.world_figure import draw
 from benchmarks.world_learners import trained
 from benchmarks.world_predict import predict
-from generators.campaign import log_hit_probability
+from generators.oracles.hit_probability import log_hit_probability
 from generators.sampling.space import SpaceSampler
 from generators.sampling.steering import draw_accepted
 from generators.sampling.strength import choose_for_precision, choose_strength
@@ -27,10 +27,14 @@ from generators.worlds.open import open_world
 from generators.worlds.scores import score_samples
 from generators.worlds.world import World
 
-SIZES = {"elpasolite": (100, 1_000, 10_000), "perov_5": (100, 500, 2_000), "perov_5_gap": (100, 500, 2_000)}
+SIZES = {
+    "elpasolite": (100, 1_000, 10_000), "perov_5": (100, 500, 2_000), "perov_5_gap": (100, 500, 2_000),
+    "decorations": (100, 500, 2_000),
+}  # fmt: skip
 SAMPLING_SEEDS = 5
 STRENGTHS = (1.0, 1.5, 2.0, 2.5)
-ASKED = {"elpasolite": 0.97, "perov_5": 0.8, "perov_5_gap": 0.8}
+GRADIENTS = (0.25, 0.5, 1.0)
+ASKED = {"elpasolite": 0.97, "perov_5": 0.8, "perov_5_gap": 0.8, "decorations": 0.8}
 """Precision that the automatic choice is asked for."""
 Propose = Callable[[int, torch.Generator], Tensor]
 
@@ -80,6 +84,17 @@ def our_ways(learner: Learner, wish: Wish, strengths: tuple[float, ...]) -> dict
         sampler = learner.sampler(wish, strength)
         ways[f"raremat, guidance {strength:g}"] = sampler.draw
         ways[f"raremat, guidance {strength:g}, steered"] = partial(_accepted, sampler, accept)
+    return ways
+
+
+def gradient_ways(learner: Learner, wish: Wish) -> dict[str, Propose]:
+    """The surrogate's gradient in place of guidance, and beside it."""
+    ways: dict[str, Propose] = {}
+    plain = learner.sampler(Wish({}))
+    ways["raremat without the wish, gradient of the surrogate 1"] = replace(plain, tilt=learner.gradient(wish)).draw
+    for strength in GRADIENTS:
+        sampler = replace(learner.sampler(wish), tilt=learner.gradient(wish, strength))
+        ways[f"raremat, guidance 1, gradient of the surrogate {strength:g}"] = sampler.draw
     return ways
 
 
@@ -173,6 +188,8 @@ def _target(
         for n in sizes if main and way.endswith(("1.5, steered", "guidance 2")) else sizes[-1:]:
             lines.append(measure(world, wish, way, propose, n, learnt))
     if main:
+        for way, propose in gradient_ways(learner, wish).items():
+            lines.append(measure(world, wish, way, propose, sizes[-1], learnt))
         name, propose = automatic_way(world, learner, wish, learnt, sizes[-1])
         lines.append(measure(world, wish, name, propose, sizes[-1], learnt))
         truth = {key: values.index_fill(0, learnt, torch.nan) for key, values in world.truth.items()}
@@ -209,9 +226,10 @@ def _strength(world: World, learner: Learner, wish: Wish) -> tuple[float, dict[f
 
 def _head(world: World, arguments: argparse.Namespace, learnt: Tensor, seconds: float) -> str:
     labels = f" labels={arguments.labels}" if arguments.labels else ""
+    labels = labels if arguments.data is None else f" data=FOLDER{labels}"
     return f"""## World {world.name}{f", {arguments.labels} labels" if arguments.labels else ""}
 
-`python scripts/benchmark.py world={world.name} data=FOLDER{labels}`: {len(world.space):,} crystals; judge: {world.judge}.
+`python scripts/benchmark.py world={world.name}{labels}`: {len(world.space):,} crystals; judge: {world.judge}.
 Learnt from {len(learnt):,} labels, one training seed, {seconds:.0f} CPU seconds (one thread) for surrogate and generator; {SAMPLING_SEEDS} sampling
 seeds (mean ± standard deviation). The surrogate (an ensemble of small networks over the orbits' elements) saw these labels only and taught the
 generator with 60,000 random crystals and what the generator itself proposed; "steered" drops samples that the surrogate calls misses.

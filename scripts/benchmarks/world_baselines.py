@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generators.campaign import log_hit_probability
+from generators.oracles.hit_probability import log_hit_probability
 from generators.oracles.slot_ensemble import SlotEnsemble
 from generators.screening.baselines import balanced_flags
 from generators.wish import Wish

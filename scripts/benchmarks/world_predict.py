@@ -22,6 +22,8 @@ SLOTS = {"elpasolite": ("A", "B", "C", "D")} | dict.fromkeys(
 def predict(world: World, learner: Learner, wish: Wish, path: Path) -> dict[str, Any]:
     """Write ``FILE`` with ``_predicted`` appended to its stem: the log-likelihood (nats) of each composition under the
     wish and without any, and the surrogate's mean and standard deviation."""
+    if world.name not in SLOTS:
+        raise ValueError(f"predict={path}: only for {', '.join(SLOTS)}, not for world {world.name}")
     read = pd.read_csv if path.suffix == ".csv" else pd.read_parquet
     table = read(path)
     missing = [slot for slot in SLOTS[world.name] if slot not in table]

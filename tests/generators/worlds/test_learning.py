@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from generators.campaign import Campaign, CampaignSettings, Judgements, TableJudge
 from generators.denoiser.orbit_denoiser import DenoiserConfig
 from generators.oracles.slot_ensemble import SlotConfig, SlotFit, fit_slot_ensemble
 from generators.sampling.likelihood import crystal_log_likelihood
 from generators.teaching import LabelledPool, TeachSettings, WishFirst, weighted_scale
+from generators.wish import Wish
 from generators.worlds.learner import Learner, LearnerSettings
 from generators.worlds.world import World
 
@@ -62,6 +64,29 @@ def test_the_ensemble_does_not_tell_equivalent_orders_apart_and_learns(world: Wo
     assert torch.allclose(mean, swapped, atol=1e-5)
     assert float((mean[1::2, 0] - truth[1::2]).abs().mean()) < 0.25 * float(truth.std())
     assert bool((std > 0).all())
+
+
+def test_relaxed_crystals_are_the_crystals_at_the_corners_and_have_gradients(world: World, taught: Learner) -> None:
+    ensemble = taught.surrogate
+    assert ensemble is not None
+    elements = world.space.at(torch.arange(20))
+    corners = F.one_hot(elements, 119).float().requires_grad_(True)
+    mean, std = ensemble.predict_relaxed(corners)
+    exact = ensemble.predict(elements)
+    assert torch.allclose(mean, exact[0], atol=1e-5) and torch.allclose(std, exact[1], atol=1e-5)
+    (slope,) = torch.autograd.grad(mean.sum(), corners)
+    assert bool(torch.isfinite(slope).all()) and float(slope.abs().max()) > 0
+
+
+def test_the_surrogates_gradient_leads_to_hits(world: World, taught: Learner) -> None:
+    (wish,) = list(world.targets.values())[:1]
+    plain = taught.sampler(Wish({}))
+    guided = replace(plain, tilt=taught.gradient(wish))
+    rates = []
+    for sampler in (plain, guided):
+        index = world.space.index(sampler.draw(2000, torch.Generator().manual_seed(0)))
+        rates.append(float(world.hits(wish)[index].double().mean()))
+    assert rates[1] > 3 * rates[0]
 
 
 @pytest.fixture(scope="module")

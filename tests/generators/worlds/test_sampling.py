@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from generators.denoiser.orbit_denoiser import HIDDEN
+from generators.sampling.gradient_guidance import GradientTilt, spread
 from generators.sampling.likelihood import crystal_log_likelihood, log_likelihood
 from generators.sampling.space import SpaceSampler
 from generators.sampling.steering import draw_accepted, effective_share, steer, systematic
@@ -71,6 +72,43 @@ def test_steering_reaches_the_exact_posterior(space: Space, sampler: SpaceSample
     assert total_variation(space, steered.elements, prior.exp()) > 4 * noise(exact, N)
     assert steered.log_normalizer == pytest.approx(float(torch.logsumexp(tilted, 0)), abs=0.03)
     assert bool(((steered.effective > 0) & (steered.effective <= 1)).all())
+
+
+def test_gradients_of_a_sum_over_orbits_tilt_exactly_in_the_last_step(space: Space, sampler: SpaceSampler) -> None:
+    weight = torch.randn(4, 119, generator=torch.Generator().manual_seed(5))
+    tilt = GradientTilt(lambda x: (x * weight).sum((1, 2)))
+    tilted, elements = replace(sampler, tilt=tilt), every(space)
+    for orbit in range(4):
+        context = elements.clone()
+        context[:, orbit] = HIDDEN
+        plain = sampler.log_probabilities(context)[:, orbit]
+        exact = torch.log_softmax(plain + weight[orbit].double(), -1)
+        found = tilted.log_probabilities(context)[:, orbit]
+        assert torch.allclose(found.exp(), exact.exp(), atol=1e-5)
+        assert float((found.exp() - plain.exp()).abs().max()) > 0.01
+
+
+def test_the_spread_of_what_is_open_is_exact_for_a_sum_over_orbits() -> None:
+    generator = torch.Generator().manual_seed(7)
+    weight = torch.randn(4, 119, generator=generator)
+    p = torch.rand(5, 4, 119, generator=generator).softmax(-1).requires_grad_(True)
+    found = spread((p * weight).sum((1, 2))[:, None], p)
+    mean = (p * weight).sum(-1)
+    exact = ((p * weight**2).sum(-1) - mean**2).sum(-1).sqrt()
+    assert torch.allclose(found[:, 0], exact, rtol=1e-4)
+
+
+def test_gradient_guidance_draws_more_of_what_is_rewarded(space: Space, sampler: SpaceSampler) -> None:
+    """Close to the posterior where the reward is a sum: closer than what is not guided."""
+    weight = torch.zeros(4, 119)
+    weight[3, 17], weight[2] = 1.5, -0.1 * torch.arange(119)
+    tilt = GradientTilt(lambda x: (x * weight).sum((1, 2)))
+    drawn = replace(sampler, tilt=tilt).draw(N, torch.Generator().manual_seed(6))
+    prior = crystal_log_likelihood(sampler, every(space))
+    sums = 1.5 * (every(space)[:, 3] == 17) - 0.1 * every(space)[:, 2]
+    exact = torch.softmax(prior + sums, 0)
+    away = total_variation(space, drawn, exact)
+    assert away < 0.5 * float((prior.exp() - exact).abs().sum() / 2)
 
 
 def test_corrected_guidance_draws_the_guided_joint(space: Space, sampler: SpaceSampler) -> None:
