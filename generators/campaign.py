@@ -61,6 +61,8 @@ class CampaignSettings:
         draws: proposals of the generator per round.
         per_system: at most this share of a round from one chemical system of the two most abundant orbits (diversity).
         seed: of every draw.
+        enough: stop when so many hits are found; None for never.
+        patience: stop after so many rounds without a hit, once there was one; None for never.
     """
 
     budget: int = 3_000
@@ -70,19 +72,25 @@ class CampaignSettings:
     draws: int = 6_000
     per_system: float = 0.15
     seed: int = 0
+    enough: int | None = None
+    patience: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("budget", "batch", "first", "draws"):
-            if getattr(self, name) < 1:
+        for name in ("budget", "batch", "first", "draws", "enough", "patience"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
         for name in ("explore", "per_system"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must lie between 0 and 1")
 
 
+GIVEN, BEFORE = -1, -2
+
+
 @dataclass(frozen=True, eq=False)
 class Judgements:
-    """All that is known: crystals [n], labels [n, P] and the round that judged each (-1: given at the start)."""
+    """All that is known: crystals [n], labels [n, P] and the round that judged each (`GIVEN`: a label given at the start,
+    which is not the judge's; `BEFORE`: the judge's answer in an earlier campaign)."""
 
     index: Tensor
     labels: Tensor
@@ -112,11 +120,12 @@ class Campaign:
         self.learner, self.judge, self.wish, self.settings, self.folder = learner, judge, wish, settings, folder
         width = len(judge.properties)
         index, labels = start or (torch.zeros(0, dtype=torch.long), torch.zeros(0, width, dtype=torch.float64))
-        self.known = Judgements(index, labels, torch.full((len(index),), -1))
+        self.known = Judgements(index, labels, torch.full((len(index),), GIVEN))
         self.rows: list[dict[str, Any]] = []
 
     def run(self, progress: Callable[[dict[str, Any]], object] | None = None) -> Judgements:
-        """Until the budget is spent or nothing new is proposed; then the models have learnt from everything."""
+        """Until a stop rule holds (`CampaignSettings`) or nothing new is proposed; then the models have learnt from
+        everything."""
         self._resume()
         while not (self.rows and self.rows[-1]["finished"]):
             row = self._round(len(self.rows))
@@ -140,7 +149,8 @@ class Campaign:
         values = self.judge.judge(chosen)
         self.known = self.known.add(chosen, values, number)
         hits = self._hits(values)
-        finished = len(chosen) == 0 or self.known.calls >= settings.budget
+        stop = self._stop(len(chosen), int(hits.sum()))
+        finished = bool(stop)
         if finished and len(self.known.index):
             self.learner.learn(self.known.index, self.known.labels, number + 1)
         return {
@@ -152,7 +162,23 @@ class Campaign:
             "predicted_hits": None if predicted is None else round(float(predicted.sum()), 1),
             "seconds": round(time.perf_counter() - start, 1),
             "finished": finished,
+            "stop": stop,
         }
+
+    def _stop(self, judged: int, hits: int) -> str:
+        """Why the campaign ends with a round of so many calls and hits; empty if it goes on."""
+        settings = self.settings
+        found = int(self._hits(self.known.labels[self.known.round >= 0]).sum())
+        if judged == 0:
+            return "nothing new was proposed"
+        if self.known.calls >= settings.budget:
+            return "the budget is spent"
+        if settings.enough is not None and found >= settings.enough:
+            return "enough hits"
+        recent = [hits, *(row["hits"] for row in reversed(self.rows))][: settings.patience]
+        if settings.patience is not None and found and len(recent) == settings.patience and not any(recent):
+            return f"no hit in {settings.patience} rounds"
+        return ""
 
     def _hits(self, labels: Tensor) -> Tensor:
         return self.wish.hits(dict(zip(self.judge.properties, labels.T, strict=True)))
@@ -163,7 +189,7 @@ class Campaign:
         assert learner.surrogate is not None
         drawn = learner.space.index(learner.sampler(self.wish).draw(settings.draws, generator))
         candidates = torch.unique(torch.cat([drawn[drawn >= 0], learner.visited]))
-        candidates = candidates[~torch.isin(candidates, self.known.index[self.known.round >= 0])]
+        candidates = candidates[~torch.isin(candidates, self.known.index[self.known.round != GIVEN])]
         elements = learner.space.at(candidates)
         mean, std = learner.surrogate.predict(elements)
         score = log_hit_probability(mean, std, learner.properties, self.wish)
@@ -195,15 +221,37 @@ class Campaign:
     def _path(self, number: int) -> Path:
         return self.folder / f"round-{number:04d}.pt"
 
+    def start_from(self, folder: Path) -> None:
+        """Take the models of another campaign in this space and all that it knew; nothing is asked of the judge twice.
+
+        Raises:
+            ValueError: no round of a campaign is there, or it was of another space or other properties.
+        """
+        found = last_round(folder)
+        if found is None:
+            raise ValueError(f"start={folder}: holds no round of a campaign")
+        config, state = load_checkpoint(found, "campaign")
+        index = state["known.index"]
+        if len(index) and int(index.max()) >= len(self.learner.space):
+            raise ValueError(f"start={folder}: that campaign was in another world")
+        restore_learner(self.learner, config["learner"], state)
+        earlier = torch.where(state["known.round"] == GIVEN, GIVEN, BEFORE)
+        self.known = Judgements(index, state["known.labels"], earlier)
+
     def _resume(self) -> None:
-        found = sorted(self.folder.glob("round-*.pt"))
-        if not found:
+        found = last_round(self.folder)
+        if found is None:
             return
-        config, state = load_checkpoint(found[-1], "campaign")
+        config, state = load_checkpoint(found, "campaign")
         self.rows = list(config["rows"])
         self.known = Judgements(state["known.index"], state["known.labels"], state["known.round"])
         restore_learner(self.learner, config["learner"], state)
-        log.warning("going on from %s: %s", found[-1], json.dumps(self.rows[-1]))
+        log.warning("going on from %s: %s", found, json.dumps(self.rows[-1]))
+
+
+def last_round(folder: Path) -> Path | None:
+    """The file of the last finished round; None if there is none."""
+    return max(folder.glob("round-*.pt"), default=None)
 
 
 def _capped(score: Tensor, system: Tensor, n: int, limit: int, chosen: Tensor) -> Tensor:

@@ -55,6 +55,7 @@ def campaign_command(config: CampaignConfig, plain: dict[str, Any], folder: Path
         random = row["calls"] * summary["share_of_hits"]
         guess = "-" if row["predicted_hits"] is None else f"{row['hits'] / max(row['predicted_hits'], 1e-9):.2f}"
         lines.append(f"{row['calls']:7d}{row['hits_so_far']:7d}{random:8.1f}{guess:>14s}")
+    lines.append(f"stopped: {campaign.rows[-1]['stop']}")
     lines.append("by surrogate: confirmed hits over hits that the surrogate expected in that round (Goodhart check)")
     return "\n".join(lines)
 
@@ -62,8 +63,9 @@ def campaign_command(config: CampaignConfig, plain: dict[str, Any], folder: Path
 def start_campaign(world: World, wish: Wish, config: CampaignConfig, folder: Path) -> Campaign:
     """The campaign of a configuration, nothing judged yet."""
     settings = CampaignSettings(
-        config.budget, config.batch, config.first, config.explore, config.draws, config.per_system, config.seed
-    )
+        config.budget, config.batch, config.first, config.explore, config.draws, config.per_system, config.seed,
+        config.enough, config.patience,
+    )  # fmt: skip
     learning = replace(LearnerSettings(), steps=config.steps, stretches=2, uniform=30_000, on_policy=4_000)
     learner = Learner(world.space, world.properties, learning, config.seed)
     start = None
@@ -71,7 +73,10 @@ def start_campaign(world: World, wish: Wish, config: CampaignConfig, folder: Pat
         rows = first_labels(world.train_index, config.labels, config.seed)
         index = world.train_index[rows]
         start = (index, torch.stack([world.train_labels[name][rows] for name in world.properties], 1))
-    return Campaign(learner, TableJudge(world), wish, settings, folder, start)
+    campaign = Campaign(learner, TableJudge(world), wish, settings, folder, start)
+    if config.start is not None:
+        campaign.start_from(Path(config.start))
+    return campaign
 
 
 def summarise(campaign: Campaign, world: World, wish: Wish, samples: int) -> dict[str, Any]:

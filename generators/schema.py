@@ -274,7 +274,10 @@ class CampaignConfig:
     tables: str | None = None  # folder of the world's published table; decorations needs none
     cache: str = "outputs/worlds"  # where a fitted judge, or what it said, is kept
     labels: int | None = 0  # labels known at the start; 0: none at all, null: all of the world's table
+    start: str | None = None  # run folder of another campaign in this world: its models, and all that it judged
     budget: int = 3000  # judge calls
+    enough: int | None = None  # stop when so many hits are found
+    patience: int | None = None  # stop after so many rounds without a hit
     batch: int = 250  # judge calls per round
     first: int = 250  # random crystals of the first round, if nothing is known
     explore: float = 0.2
@@ -287,8 +290,10 @@ class CampaignConfig:
 
     def __post_init__(self) -> None:
         _at_least(self, "", 0, "seed", "labels", "samples")
-        _at_least(self, "", 1, "budget", "batch", "first", "draws", "steps")
+        _at_least(self, "", 1, "budget", "batch", "first", "draws", "steps", "enough", "patience")
         _share(self, "", "explore")
+        if self.start is not None and self.labels != 0:
+            raise ValueError(f"start={self.start}: brings its own labels, leave labels={self.labels} out")
 
 
 def register() -> None:

@@ -153,7 +153,35 @@ def test_a_campaign_from_nothing_beats_random(world: World, tmp_path: Path) -> N
     assert int(hits) >= 12  # 6 at random, 18 exist
 
 
+def test_a_campaign_stops_when_it_has_enough_or_finds_nothing_more(world: World, tmp_path: Path) -> None:
+    few = campaign(world, tmp_path / "few", enough=3)
+    few.run()
+    assert few.rows[-1]["stop"] == "enough hits" and few.rows[-1]["hits_so_far"] >= 3 > few.rows[-2]["hits_so_far"]
+    tired = campaign(world, tmp_path / "tired", patience=2, budget=180)
+    tired.rows = [{"hits": 1, "finished": False}, {"hits": 0, "finished": False}]
+    assert tired._stop(20, 0) == ""  # never a hit so far by what is known
+    hit = world.hits(tired.wish).nonzero().squeeze(1)[:1]
+    tired.known = tired.known.add(hit, world.truth["energy"][hit][:, None], 0)
+    assert tired._stop(20, 0) == "no hit in 2 rounds" and tired._stop(20, 1) == ""
+
+
+def test_a_campaign_goes_on_from_what_another_has_learnt(world: World, tmp_path: Path) -> None:
+    first = campaign(world, tmp_path / "first", budget=40)
+    first.run()
+    second = campaign(world, tmp_path / "second", budget=20)
+    second.start_from(tmp_path / "first")
+    assert second.known.calls == 0 and len(second.known.index) == 40
+    again = second.run()
+    assert again.calls == 20 and len(torch.unique(again.index)) == 60  # nothing is asked twice
+    (row,) = second.rows
+    assert row["predicted_hits"] is not None  # chosen by what was learnt, not at random
+    with pytest.raises(ValueError, match="no round of a campaign"):
+        second.start_from(tmp_path)
+
+
 def test_settings_name_the_bad_value() -> None:
+    with pytest.raises(ValueError, match="patience=0"):
+        CampaignSettings(patience=0)
     with pytest.raises(ValueError, match="budget=0"):
         CampaignSettings(budget=0)
     with pytest.raises(ValueError, match="explore=2"):
