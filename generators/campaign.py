@@ -89,8 +89,10 @@ GIVEN, BEFORE = -1, -2
 
 @dataclass(frozen=True, eq=False)
 class Judgements:
-    """All that is known: crystals [n], labels [n, P] and the round that judged each (`GIVEN`: a label given at the start,
-    which is not the judge's; `BEFORE`: the judge's answer in an earlier campaign)."""
+    """All that is known: crystals [n], labels [n, P] and the round that judged each.
+
+    `GIVEN` is a label given at the start, which is not the judge's; `BEFORE` the judge's answer in an earlier campaign.
+    """
 
     index: Tensor
     labels: Tensor
