@@ -17,9 +17,7 @@ from data.prototypes import Prototype
 from generators.conditioning import Conditions
 from generators.generate_settings import GenerateSettings
 from generators.module import CompositionDiffusion
-from generators.oracles.chgnet_potential import SCALE
-from generators.oracles.hull import fractions_of
-from generators.oracles.hull_tables import chgnet_hull, reference_compounds
+from generators.oracles.hull_tables import judged_compounds, reference_compounds
 from generators.ranking import depth
 from generators.screening.baselines import random_balanced_decorations, random_decorations
 from generators.screening.ion_exchange import Similarity, exchanged, known_decorations
@@ -145,11 +143,8 @@ class Sources:
         if not bool(usable.any()):
             raise ValueError("ion exchange: no known compound has one of these prototypes")
         row, elements, index = row[usable], elements[usable], index[usable]
-        compounds = self.compounds.iloc[index.numpy()]
-        if "e_above_hull" in self.wish.intervals:
-            energy = compounds["formation_energy_per_atom"].to_numpy(dtype=np.float64)
-            above = chgnet_hull().e_above_hull(fractions_of(compounds["formula"]), energy, SCALE)
-            compounds = compounds.assign(e_above_hull=above)
+        compounds = judged_compounds() if "e_above_hull" in self.wish.intervals else self.compounds
+        compounds = compounds.iloc[index.numpy()]
         if all(name in compounds for name in self.wish.intervals):
             spread = {scale.name: float(scale.std) for scale in self.module.scales}
             inside = torch.from_numpy(depth(compounds, self.wish, spread))

@@ -21,9 +21,7 @@ from generators.conditioning import PropertyScale
 from generators.crystals.datamodule import CrystalDataModule, CrystalSource
 from generators.crystals.module import CrystalDiffusion
 from generators.denoiser.crystal_denoiser import CrystalDenoiserConfig
-from generators.oracles.chgnet_potential import SCALE
-from generators.oracles.hull import fractions_of
-from generators.oracles.hull_tables import ENERGY, FAR_BELOW, chgnet_hull, reference_compounds
+from generators.oracles.hull_tables import ENERGY, FAR_BELOW, judged_compounds
 from generators.schedule import OptimizerConfig
 from generators.schema import TrainConfig
 
@@ -117,10 +115,8 @@ def with_judged_labels(dataset: CrystalDataset) -> CrystalDataset:
     Everything that is learned together must be on one scale. Crystals that are not among them keep what the file says
     of properties without an energy scale, and lose their energies.
     """
-    compounds = reference_compounds().drop_duplicates("id").set_index("id")
+    compounds = judged_compounds().drop_duplicates("id").set_index("id")
     known = [name in compounds.index for name in dataset.ids]
-    energy = compounds[ENERGY].to_numpy(dtype=np.float64)
-    compounds["e_above_hull"] = chgnet_hull().e_above_hull(fractions_of(compounds["formula"]), energy, SCALE)
     found = compounds.reindex(list(dataset.ids))
     properties = dict(dataset.properties)
     for name in (ENERGY, "e_above_hull", "volume_per_atom", "magnetization_density", "bulk_modulus"):

@@ -12,7 +12,6 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import torch
@@ -29,9 +28,7 @@ from generators.checkpoints import REMEDY, load_checkpoint
 from generators.conditioning import Conditions
 from generators.crystals.module import CrystalDiffusion
 from generators.judging import write_parquet
-from generators.oracles.chgnet_potential import SCALE
-from generators.oracles.hull import fractions_of
-from generators.oracles.hull_tables import ENERGY, chgnet_hull, reference_compounds
+from generators.oracles.hull_tables import judged_compounds
 from generators.oracles.potential import best_device
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask
@@ -76,13 +73,10 @@ def templates_of(parts: Sequence[CrystalDataset], n_voters: int = 0) -> Template
 
 def known_voters() -> CrystalDataset:
     """Sites and elements of the embedded known compounds, with CHGNet's energies above the embedded hull."""
-    compounds = reference_compounds().drop_duplicates("crystal_key")
-    above = chgnet_hull().e_above_hull(
-        fractions_of(compounds["formula"]), compounds[ENERGY].to_numpy(dtype=np.float64), SCALE
-    )
+    compounds = judged_compounds().drop_duplicates("crystal_key")
     return CrystalDataset(
         OrbitBatch.from_crystals([crystal_of_key(key) for key in compounds["crystal_key"]]),
-        {"e_above_hull": torch.from_numpy(above)},
+        {"e_above_hull": torch.from_numpy(compounds["e_above_hull"].to_numpy(copy=True))},
         tuple(compounds["protostructure"]),
         tuple(compounds["id"]),
     )

@@ -73,6 +73,15 @@ def reference_compounds() -> pd.DataFrame:
         return pd.read_parquet(path)
 
 
+def judged_compounds() -> pd.DataFrame:
+    """`reference_compounds` with the column ``e_above_hull``: CHGNet's energies above the embedded hull, eV/atom."""
+    compounds = reference_compounds()
+    energy = compounds[ENERGY].to_numpy(dtype=np.float64)
+    return compounds.assign(
+        e_above_hull=chgnet_hull().e_above_hull(fractions_of(compounds["formula"]), energy, SCALE)
+    )  # fmt: skip
+
+
 def known_compounds() -> tuple[Fractions, NDArray[np.float64]]:
     """(shares [N, 119], CHGNet's formation energies [N], eV/atom) of `reference_compounds`."""
     return _usable(reference_compounds())

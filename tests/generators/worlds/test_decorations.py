@@ -31,6 +31,6 @@ def test_chgnet_says_of_the_space_what_the_embedded_labels_say(tmp_path: Path, m
     above = known_hull().e_above_hull(fractions_of_batch(part.batch), energy, SCALE)
     assert float(found[ABOVE][place]) == pytest.approx(float(above[0]), abs=2e-3)
     modulus = float(part.properties[MODULUS][0])
-    assert float(found[MODULUS][place]) == pytest.approx(modulus, rel=0.02, nan_ok=True)
+    assert float(found[MODULUS][place]) == pytest.approx(modulus, rel=0.1)  # another start
     again = judge_by_chgnet(space, tmp_path)
     assert torch.equal(again[ABOVE], found[ABOVE])
