@@ -55,7 +55,6 @@ WISHES = {
     },
     "band gap 3.0 ± 0.1 eV": {"band_gap": Interval(2.9, 3.1)},
     "bulk modulus > 300 GPa": {"bulk_modulus": Interval(300.0, None)},
-    "bulk modulus > 400 GPa": {"bulk_modulus": Interval(400.0, None)},
 }
 
 
