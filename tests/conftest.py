@@ -15,6 +15,15 @@ from data.lattice import strain_mask
 from data.orbit_batch import OrbitBatch
 from data.wyckoff import wyckoff_table
 
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests neither read nor write what the user's home keeps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAREMAT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 OfflineRun = tuple[dict[str, object], set[str]]
 
 

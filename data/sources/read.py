@@ -14,7 +14,7 @@ import torch
 from data.dataset import CrystalDataset
 from data.orbit_batch import OrbitBatch
 from data.prototypes import PrototypeLibrary, prototype_library
-from data.sources import tables
+from data.sources import kept, tables
 from data.sources.encoding import MAX_ORBITS, encode_rows
 from data.sources.rows import EncodedRow, RawRow, Rejected
 from data.sources.structure_files import file_rows, folder_rows, zip_rows
@@ -64,10 +64,29 @@ def read_crystals(
         library: prototypes for tables of (prototype, elements).
         progress: called with the number of rows done since the last call.
 
+    What a large file gave is kept for the next time (`data.sources.kept`).
+
     Raises:
         ValueError: the source as a whole is of no use; one line that names the path or the column.
     """
     source, path = source or Source(), Path(path)
+    key = None
+    if path.is_file() and source.limit is None and library is None:
+        key = kept.key_of(path, (source.columns, source.symprec, source.max_orbits, source.labels, path.name))
+        before = kept.load(key)
+        if before is not None:
+            if progress is not None:
+                progress(len(before[0]) + len(before[1]))
+            return before
+    dataset, rejected = _read(path, source, library, progress)
+    if key is not None:
+        kept.keep(key, dataset, rejected)
+    return dataset, rejected
+
+
+def _read(
+    path: Path, source: Source, library: PrototypeLibrary | None, progress: Callable[[int], object] | None
+) -> tuple[CrystalDataset, list[Rejected]]:
     raw = islice(raw_rows(path, source, library or prototype_library()), source.limit)
     workers = source.workers if source.workers is not None else (os.cpu_count() or 1)
     rejected: list[Rejected] = []
