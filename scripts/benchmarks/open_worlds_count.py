@@ -119,7 +119,7 @@ against STRUCTURES and all embedded training data.
 
 - raremat: `raremat-generate experiment=rounds`: nine rounds; 360 crystals drawn by the model in all (half of them learned exchange) and 4,000 children by
   similar elements per round, chosen by a surrogate that {labelled:,} labelled crystals teach first and every round's answers after.
-- exchanges of the model alone: the same, but 300 learned exchanges per round are all that the surrogate chooses from.
+- exchanges of the model alone: the same, but 300 learned exchanges per round are all that the surrogate chooses from (first wish only).
 - similar elements, same surrogate, no model: the same without the model's draws.
 - ion exchange: the first {calls} new children of the 150 labelled crystals that fulfil the wish or come nearest; random decoration: of known crystals.
 
