@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from generators.sampling.space import SpaceSampler
 
@@ -117,3 +118,46 @@ def veto_for_precision(probability: Tensor, precision: float) -> float:
         best = float(ordered[0]) if len(ordered) else float("nan")
         raise ValueError(f"precision={precision}: the likeliest draw has a probability of {best:.3f}, ask for less")
     return float(ordered[enough[-1]])
+
+
+def recalibrate(probability: Tensor, hits: Tensor, prior: float = 1.0) -> Callable[[Tensor], Tensor]:
+    """What turns a surrogate's probabilities into those of the judge, from a few of its answers.
+
+    Log-odds are stretched and shifted (Platt scaling; Platt, 1999), with a prior of ``prior`` answers for leaving them
+    as they are, so that few answers change little. The order of crystals stays.
+
+    Args:
+        probability: [n] of a hit by the surrogate, of crystals that the judge was asked about; best spread over all
+            probabilities.
+        hits: [n] bool, the judge's answers.
+
+    Returns:
+        Probabilities of any shape to probabilities; 0 and 1, for what is certain, stay.
+    """
+    odds = torch.logit(probability.double(), eps=1e-9)
+    weights = torch.tensor([0.0, 0.0], dtype=torch.float64, requires_grad=True)  # log stretch, shift
+    optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = F.binary_cross_entropy_with_logits(
+            weights[0].exp() * odds + weights[1], hits.double(), reduction="sum"
+        ) + 0.5 * prior * weights.square().sum()  # fmt: skip
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    stretch, shift = float(weights[0].detach().exp()), float(weights[1].detach())
+
+    def apply(chance: Tensor) -> Tensor:
+        certain = (chance <= 0) | (chance >= 1)
+        return torch.where(certain, chance, torch.sigmoid(stretch * torch.logit(chance.double(), eps=1e-9) + shift))
+
+    return apply
+
+
+def spread_rows(probability: Tensor, n: int, least: float = 0.02) -> Tensor:
+    """``n`` rows evenly spaced in the order of their probability, of those at least ``least`` away from 0 and 1."""
+    rows = ((probability > least) & (probability < 1 - least)).nonzero().squeeze(1)
+    ordered = rows[probability[rows].argsort(stable=True)]
+    return ordered[torch.linspace(0, max(len(ordered) - 1, 0), min(n, len(ordered))).round().long()]

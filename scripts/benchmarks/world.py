@@ -20,7 +20,7 @@ from benchmarks.world_predict import predict
 from generators.oracles.hit_probability import log_hit_probability
 from generators.sampling.space import SpaceSampler
 from generators.sampling.steering import draw_accepted
-from generators.sampling.strength import choose_for_precision, choose_strength
+from generators.sampling.strength import choose_for_precision, choose_strength, recalibrate, spread_rows
 from generators.wish import Interval, Wish
 from generators.worlds.learner import Learner
 from generators.worlds.open import open_world
@@ -33,7 +33,9 @@ SIZES = {
 }  # fmt: skip
 SAMPLING_SEEDS = 5
 STRENGTHS = (1.0, 1.5, 2.0, 2.5)
-GRADIENTS = (0.25, 0.5, 1.0)
+CALIBRATION = 200
+"""Judge calls that tell how far the surrogate's probabilities can be believed."""
+GRADIENTS = (0.5, 1.0, 2.0, 4.0)
 ASKED = {"elpasolite": 0.97, "perov_5": 0.8, "perov_5_gap": 0.8, "decorations": 0.8}
 """Precision that the automatic choice is asked for."""
 Propose = Callable[[int, torch.Generator], Tensor]
@@ -98,30 +100,46 @@ def gradient_ways(learner: Learner, wish: Wish) -> dict[str, Propose]:
     return ways
 
 
-def automatic_way(world: World, learner: Learner, wish: Wish, learnt: Tensor, n: int) -> tuple[str, Propose]:
-    """Guidance and veto chosen for the precision asked for, by the surrogate and the labels learnt from alone."""
+def automatic_way(
+    world: World, learner: Learner, wish: Wish, learnt: Tensor, n: int, calls: int = 0
+) -> tuple[str, Propose]:
+    """Guidance and veto chosen for the precision asked for, by the surrogate and the labels learnt from alone, or after
+    ``calls`` answers of the judge about what the generator draws."""
     assert learner.surrogate is not None
     surrogate, asked = learner.surrogate, ASKED[world.name]
     labels = torch.full((len(world.space), len(world.properties)), torch.nan, dtype=torch.float64)
     place = torch.searchsorted(world.train_index.sort().values, learnt)
     rows = world.train_index.argsort()[place]
     labels[learnt] = torch.stack([world.train_labels[name][rows] for name in world.properties], 1)
+    generator = torch.Generator().manual_seed(0)
+
+    def guess(elements: Tensor) -> Tensor:
+        return log_hit_probability(*surrogate.predict(elements), world.properties, wish).exp()
+
+    change: Callable[[Tensor], Tensor] | None = None
+    if calls:
+        drawn = torch.unique(world.space.index(learner.sampler(wish).draw(n, generator)))
+        drawn = drawn[(drawn >= 0) & world.known(wish)[drawn]]
+        chance = guess(world.space.at(drawn))
+        shown = spread_rows(chance, calls)
+        change = recalibrate(chance[shown], world.hits(wish)[drawn[shown]])
+        labels[drawn[shown]] = torch.stack([world.truth[name][drawn[shown]] for name in world.properties], 1)
 
     def probability(elements: Tensor) -> Tensor:
         """Of a hit: 0 or 1 where a label is known, 0 outside the space."""
-        chance = log_hit_probability(*surrogate.predict(elements), world.properties, wish).exp()
         index = world.space.index(elements)
         given = labels[index]
         hit = wish.hits(dict(zip(world.properties, given.T, strict=True)))
         known = ~torch.stack([torch.isnan(given[:, world.properties.index(name)]) for name in wish.intervals]).any(0)
+        chance = guess(elements) if change is None else change(guess(elements))
         return torch.where(index < 0, 0.0, torch.where(known, hit.double(), chance))
 
-    generator = torch.Generator().manual_seed(0)
     strength, least, _ = choose_for_precision(
         learner.sampler(wish), world.space.index, probability, n, asked, generator
     )
     sampler = learner.sampler(wish, strength)
-    name = f"raremat, automatic for {asked:.0%}: guidance {strength:g}, veto below {least:.2f}"
+    after = f", {calls} judge calls" if calls else ""
+    name = f"raremat, automatic for {asked:.0%}{after}: guidance {strength:g}, veto below {least:.2f}"
     return name, partial(_accepted, sampler, lambda elements: probability(elements) >= least)
 
 
@@ -195,6 +213,8 @@ def _target(
         truth = {key: values.index_fill(0, learnt, torch.nan) for key, values in world.truth.items()}
         unseen = replace(world, truth=truth)
         lines.append(measure(unseen, wish, f"{name}; only crystals never learnt from", propose, sizes[-1], learnt))
+        name, propose = automatic_way(world, learner, wish, learnt, sizes[-1], CALIBRATION)
+        lines.append(measure(world, wish, name, propose, sizes[-1], learnt))
     others = Baselines(world.space, learner.surrogate, wish, seed=0)
     ways: dict[str, Callable[[], Propose]] = {"random": others.random}
     if main:
@@ -234,7 +254,7 @@ Learnt from {len(learnt):,} labels, one training seed, {seconds:.0f} CPU seconds
 seeds (mean ± standard deviation). The surrogate (an ensemble of small networks over the orbits' elements) saw these labels only and taught the
 generator with 60,000 random crystals and what the generator itself proposed; "steered" drops samples that the surrogate calls misses.
 "Automatic": guidance and veto are chosen for a precision that is asked for, by the surrogate's probabilities and the labels learnt from; no
-truth is looked at.
+truth is looked at, but for {CALIBRATION} judge calls in the row that says so: they correct the probabilities (Platt scaling).
 Precision counts samples, repeated ones too; coverage counts crystals (equivalent sites exchanged are one), "ordered" each element order for itself."""
 
 

@@ -14,7 +14,13 @@ from generators.sampling.gradient_guidance import GradientTilt, spread
 from generators.sampling.likelihood import crystal_log_likelihood, log_likelihood
 from generators.sampling.space import SpaceSampler
 from generators.sampling.steering import draw_accepted, effective_share, steer, systematic
-from generators.sampling.strength import choose_for_precision, choose_strength, veto_for_precision
+from generators.sampling.strength import (
+    choose_for_precision,
+    choose_strength,
+    recalibrate,
+    spread_rows,
+    veto_for_precision,
+)
 from generators.worlds.space import Space
 
 N = 40_000
@@ -183,6 +189,24 @@ def test_vetoed_draws_hit_as_often_as_expected() -> None:
     t = veto_for_precision(chance, 0.8)
     assert t == pytest.approx(0.6, abs=0.01)
     assert float(hit[chance >= t].double().mean()) == pytest.approx(0.8, abs=0.01)
+
+
+def test_a_few_answers_of_the_judge_correct_the_probabilities() -> None:
+    generator = torch.Generator().manual_seed(0)
+    odds = 3 * torch.randn(50_000, generator=generator, dtype=torch.float64)
+    hit = torch.rand(50_000, generator=generator) < torch.sigmoid(2 * odds + 1)
+    timid = torch.sigmoid(odds)  # as a surrogate whose deviations are too wide says
+    asked = spread_rows(timid, 200)
+    assert len(asked) == 200 and bool(((timid[asked] > 0.02) & (timid[asked] < 0.98)).all())
+    better = recalibrate(timid[asked], hit[asked])(timid)
+
+    def off(chance: torch.Tensor) -> float:
+        return float((chance - torch.sigmoid(2 * odds + 1)).abs().mean())
+
+    assert off(better) < 0.5 * off(timid)
+    assert float(hit[better >= veto_for_precision(better, 0.95)].double().mean()) == pytest.approx(0.95, abs=0.02)
+    few = recalibrate(timid[:1], hit[:1])(torch.tensor([0.0, 0.5, 1.0]))
+    assert few[0] == 0 and few[2] == 1 and 0.3 < float(few[1]) < 0.7  # one answer changes little
 
 
 def test_strength_and_veto_are_chosen_together(space: Space, sampler: SpaceSampler) -> None:
