@@ -23,9 +23,9 @@ from generators.worlds.world import World, first_labels
 
 NAME, HIGH, SAMPLES, SEEDS = "formation_energy_per_atom", -2.5, 10_000, 5
 STARTS: dict[str, tuple[int | None, int]] = {
-    "nothing": (0, 2_500),
-    "200 labels": (200, 2_000),
-    "all labels": (None, 2_000),
+    "nothing": (0, 1_750),
+    "200 labels": (200, 1_000),
+    "all labels": (None, 750),
 }
 """Labels known at the start, and judge calls of seed 0."""
 REPEATED = 1_000
