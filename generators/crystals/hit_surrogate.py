@@ -8,7 +8,7 @@ from torch import Tensor
 
 from data.frames import from_frame
 from data.orbit_batch import OrbitBatch
-from generators.crystals.judging import ABOVE, CrystalJudge
+from generators.crystals.judging import ABOVE, GAP, CrystalJudge
 from generators.crystals.labelled import Labelled
 from generators.element_features import N_STATES
 from generators.oracles.crystal_surrogate import CrystalSurrogate
@@ -18,6 +18,9 @@ from generators.oracles.judge import exact_bulk_modulus
 from generators.screening.crystal_features import crystal_features
 
 ENERGY = "formation_energy_per_atom"
+DRAWN_GAP = "band_gap_as_drawn"
+MOVED, MOVED_WEIGHT = 0.2, 10
+"""First guess of how far a gap moves in the relaxation (eV), and what it counts for in answers of the judge."""
 
 
 class HitSurrogate:
@@ -63,6 +66,36 @@ class HitSurrogate:
         """[B] that every interval holds, the properties taken as independent normals."""
         hull = None if self.hull is None else self._hull_energy(batch)
         return self._log_probability(batch, *self.model.predict(crystal_features(batch)), hull)
+
+    def look_closer(self, batch: OrbitBatch, score: Tensor, n: int, judged: pd.DataFrame) -> tuple[Tensor, Tensor]:
+        """The judge's network, which costs no relaxation, asked about the ``n`` likeliest crystals as they were drawn.
+
+        Its gap takes the place of the surrogate's; how far gaps move in the relaxation is learnt from what was judged.
+
+        Returns:
+            Log-probabilities [B], -inf for those not asked about, and the network's gaps [B] (eV), NaN for those.
+        """
+        assert self.judge.network is not None
+        rows = torch.argsort(score, descending=True, stable=True)[:n]
+        part = batch.select(rows)
+        gap = self.judge.network.evaluate(part).values[GAP].double()
+        mean, std = self.model.predict(crystal_features(part))
+        column = self.properties.index(GAP)
+        mean[:, column], std[:, column] = gap, self._moved(judged)
+        hull = None if self.hull is None else self._hull_energy(part)
+        closer = torch.full_like(score, -torch.inf)
+        closer[rows] = self._log_probability(part, mean, std, hull)
+        gaps = torch.full_like(score, torch.nan)
+        gaps[rows] = gap
+        return closer, gaps
+
+    @staticmethod
+    def _moved(judged: pd.DataFrame) -> float:
+        """Root mean square change of the gap in the relaxation, eV."""
+        if DRAWN_GAP not in judged:
+            return MOVED
+        change = (judged[GAP] - judged[DRAWN_GAP]).dropna().to_numpy(dtype=float)
+        return float(((MOVED_WEIGHT * MOVED**2 + (change**2).sum()) / (MOVED_WEIGHT + len(change))) ** 0.5)
 
     def _log_probability(self, batch: OrbitBatch, mean: Tensor, std: Tensor, hull: Tensor | None) -> Tensor:
         total = torch.zeros(len(batch), dtype=torch.float64)

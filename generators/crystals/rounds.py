@@ -22,8 +22,8 @@ from tqdm import tqdm
 
 from data.frames import from_frame
 from generators.crystals.draws import CrystalDraws, draw_shards, drawn_table, read_shards, shard_paths
-from generators.crystals.hit_surrogate import HitSurrogate
-from generators.crystals.judging import CrystalJudge
+from generators.crystals.hit_surrogate import DRAWN_GAP, HitSurrogate
+from generators.crystals.judging import GAP, CrystalJudge
 from generators.crystals.labelled import Labelled
 from generators.judging import write_parquet
 from generators.sampling.crystal_task import CrystalTask
@@ -36,6 +36,8 @@ from generators.screening.proposals import shard_seed
 NOT_CHOSEN = "below the surrogate's choice"
 EXCHANGE_NOISE = 0.02
 PROBABILITY = "hit_probability"
+LOOKED_AT = 30
+"""Crystals that the judge's network is asked about before the judge is, for each of its calls."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,8 @@ class Rounds:
             if not len(chosen):
                 continue
             frame = self.judge.judge(chosen, self.folder / "judged", f"round-{number}")
-            frame = frame.assign(round=number, **{PROBABILITY: chosen[PROBABILITY].to_numpy()})
+            told = [name for name in (PROBABILITY, DRAWN_GAP) if name in chosen]
+            frame = frame.assign(round=number, **{name: chosen[name].to_numpy() for name in told})
             judged = pd.concat([judged, frame], ignore_index=True)
         return paths, self._funnel(paths, judged), judged
 
@@ -244,11 +247,16 @@ class Rounds:
             candidates = candidates[~candidates["id"].isin(judged["id"])].reset_index(drop=True)
         if not len(candidates):
             return pd.DataFrame({PROBABILITY: []})
-        score = self._taught(judged).log_probability(from_frame(candidates))
+        batch, surrogate = from_frame(candidates), self._taught(judged)
+        score, gaps = surrogate.log_probability(batch), None
+        if self.judge.network is not None and GAP in self.judge.goal.intervals:
+            score, gaps = surrogate.look_closer(batch, score, LOOKED_AT * wanted, judged)
         systems = ["-".join(map(str, sorted({int(z) for z in zs}))) for zs in candidates["atomic_numbers"]]
         rows = capped(score, systems, wanted, max(round(self.settings.per_system * wanted), 1))
         chosen = candidates.iloc[rows].reset_index(drop=True)
         chosen[PROBABILITY] = score[rows].exp().numpy()
+        if gaps is not None:
+            chosen[DRAWN_GAP] = gaps[rows].numpy()
         return chosen
 
     def _funnel(self, paths: list[Path], judged: pd.DataFrame) -> Screened:

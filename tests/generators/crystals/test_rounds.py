@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from data.frames import from_frame, to_frame
 from data.orbit_batch import OrbitBatch
 from generators.conditioning import Conditions
 from generators.crystals.draws import CrystalDraws
-from generators.crystals.hit_surrogate import HitSurrogate
+from generators.crystals.hit_surrogate import DRAWN_GAP, HitSurrogate
 from generators.crystals.judging import CrystalJudge
 from generators.crystals.labelled import Labelled
 from generators.crystals.rounds import NOT_CHOSEN, Rounds, RoundSettings, capped, shares
@@ -102,6 +103,33 @@ def test_a_modulus_that_will_not_be_measured_is_no_hit(labelled: Labelled) -> No
     assert torch.equal(torch.isfinite(score), cubic) and bool(cubic.any()) and not bool(cubic.all())
     with pytest.raises(ValueError, match="no crystal has a label of formation_energy_per_atom"):
         HitSurrogate(FormulaJudge(Wish({ENERGY: Interval(None, 0)})), Labelled(dataset, labelled.features), 0)
+
+
+def test_the_network_of_the_judge_is_asked_before_the_judge(labelled: Labelled) -> None:
+    """Gaps that the surrogate knows nothing of: the network decides, as far as relaxation leaves gaps alone."""
+    batch = labelled.dataset.batch
+    gaps = torch.rand(len(batch), generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 6
+    dataset = replace(labelled.dataset, properties={"band_gap": gaps.flip(0)})
+    asked: list[int] = []
+
+    def evaluate(part: OrbitBatch) -> SimpleNamespace:
+        asked.append(len(part))
+        return SimpleNamespace(values={"band_gap": truth(part).neg()})
+
+    judge = FormulaJudge(Wish({"band_gap": Interval(1.0, 1.2)}))
+    judge.measured, judge.network = Wish({"band_gap": Interval(1.0, 1.2)}), SimpleNamespace(evaluate=evaluate)  # type: ignore[assignment]
+    surrogate = HitSurrogate(judge, Labelled(dataset, labelled.features), 0)
+    score = surrogate.log_probability(batch)
+    none = pd.DataFrame()
+    closer, gap = surrogate.look_closer(batch, score, 200, none)
+    seen = torch.isfinite(gap)
+    assert asked == [200] == [int(seen.sum())] and bool((closer[~seen] == -torch.inf).all())
+    assert torch.equal(gap[seen], truth(batch)[seen].neg())
+    inside = seen & (gap > 1.0) & (gap < 1.2)
+    assert float(closer[inside].min()) > float(closer[seen & ((gap < 0.8) | (gap > 1.4))].max())
+    still = pd.DataFrame({"band_gap": [1.0] * 100, DRAWN_GAP: [1.01] * 99 + [np.nan]})
+    sure, _ = surrogate.look_closer(batch, score, 200, still)  # relaxation hardly moves gaps: surer of what is inside
+    assert float(sure[inside].max()) > float(closer[inside].max())
 
 
 def rounds(model: Path, labelled: Labelled, folder: Path, task: CrystalTask | None = None, **settings: Any) -> Rounds:
