@@ -42,6 +42,7 @@ class HitSurrogate:
             self.features, self.labels, self.properties, seed, alike=slice(N_STATES, None)
         )  # fmt: skip
         self.judged = torch.zeros(0, dtype=torch.bool)
+        self._gaps: dict[str, float] = {}
         self.hull = self._hull_energy(self.batch) if ABOVE in goal else None
 
     def observe(self, frame: pd.DataFrame) -> None:
@@ -67,27 +68,33 @@ class HitSurrogate:
         hull = None if self.hull is None else self._hull_energy(batch)
         return self._log_probability(batch, *self.model.predict(crystal_features(batch)), hull)
 
-    def look_closer(self, batch: OrbitBatch, score: Tensor, n: int, judged: pd.DataFrame) -> tuple[Tensor, Tensor]:
+    def look_closer(
+        self, candidates: pd.DataFrame, score: Tensor, n: int, judged: pd.DataFrame
+    ) -> tuple[Tensor, Tensor]:
         """The judge's network, which costs no relaxation, asked about the ``n`` likeliest crystals as they were drawn.
 
         Its gap takes the place of the surrogate's; how far gaps move in the relaxation is learnt from what was judged.
+        No crystal is asked about twice.
 
         Returns:
             Log-probabilities [B], -inf for those not asked about, and the network's gaps [B] (eV), NaN for those.
         """
         assert self.judge.network is not None
         rows = torch.argsort(score, descending=True, stable=True)[:n]
-        part = batch.select(rows)
-        gap = self.judge.network.evaluate(part).values[GAP].double()
-        mean, std = self.model.predict(crystal_features(part))
+        part = candidates.iloc[rows.numpy()]
+        new = part[~part["id"].isin(self._gaps.keys())]
+        if len(new):
+            gaps = self.judge.network.evaluate(from_frame(new)).values[GAP]
+            self._gaps.update(zip(new["id"], gaps.tolist(), strict=True))
+        gap = torch.tensor([self._gaps[name] for name in part["id"]], dtype=torch.float64)
+        batch = from_frame(part)
+        mean, std = self.model.predict(crystal_features(batch))
         column = self.properties.index(GAP)
         mean[:, column], std[:, column] = gap, self._moved(judged)
-        hull = None if self.hull is None else self._hull_energy(part)
-        closer = torch.full_like(score, -torch.inf)
-        closer[rows] = self._log_probability(part, mean, std, hull)
-        gaps = torch.full_like(score, torch.nan)
-        gaps[rows] = gap
-        return closer, gaps
+        hull = None if self.hull is None else self._hull_energy(batch)
+        closer, seen = torch.full_like(score, -torch.inf), torch.full_like(score, torch.nan)
+        closer[rows], seen[rows] = self._log_probability(batch, mean, std, hull), gap
+        return closer, seen
 
     @staticmethod
     def _moved(judged: pd.DataFrame) -> float:

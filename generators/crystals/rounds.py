@@ -36,7 +36,7 @@ from generators.screening.proposals import shard_seed
 NOT_CHOSEN = "below the surrogate's choice"
 EXCHANGE_NOISE = 0.02
 PROBABILITY = "hit_probability"
-LOOKED_AT = 30
+LOOKED_AT = 150
 """Crystals that the judge's network is asked about before the judge is, for each of its calls."""
 
 
@@ -247,10 +247,10 @@ class Rounds:
             candidates = candidates[~candidates["id"].isin(judged["id"])].reset_index(drop=True)
         if not len(candidates):
             return pd.DataFrame({PROBABILITY: []})
-        batch, surrogate = from_frame(candidates), self._taught(judged)
-        score, gaps = surrogate.log_probability(batch), None
+        surrogate = self._taught(judged)
+        score, gaps = surrogate.log_probability(from_frame(candidates)), None
         if self.judge.network is not None and GAP in self.judge.goal.intervals:
-            score, gaps = surrogate.look_closer(batch, score, LOOKED_AT * wanted, judged)
+            score, gaps = surrogate.look_closer(candidates, score, LOOKED_AT * wanted, judged)
         systems = ["-".join(map(str, sorted({int(z) for z in zs}))) for zs in candidates["atomic_numbers"]]
         rows = capped(score, systems, wanted, max(round(self.settings.per_system * wanted), 1))
         chosen = candidates.iloc[rows].reset_index(drop=True)

@@ -119,17 +119,21 @@ def test_the_network_of_the_judge_is_asked_before_the_judge(labelled: Labelled) 
     judge = FormulaJudge(Wish({"band_gap": Interval(1.0, 1.2)}))
     judge.measured, judge.network = Wish({"band_gap": Interval(1.0, 1.2)}), SimpleNamespace(evaluate=evaluate)  # type: ignore[assignment]
     surrogate = HitSurrogate(judge, Labelled(dataset, labelled.features), 0)
+    candidates = to_frame(batch).assign(id=[f"c{i}" for i in range(len(batch))])
     score = surrogate.log_probability(batch)
     none = pd.DataFrame()
-    closer, gap = surrogate.look_closer(batch, score, 200, none)
+    closer, gap = surrogate.look_closer(candidates, score, 200, none)
     seen = torch.isfinite(gap)
     assert asked == [200] == [int(seen.sum())] and bool((closer[~seen] == -torch.inf).all())
     assert torch.equal(gap[seen], truth(batch)[seen].neg())
     inside = seen & (gap > 1.0) & (gap < 1.2)
     assert float(closer[inside].min()) > float(closer[seen & ((gap < 0.8) | (gap > 1.4))].max())
     still = pd.DataFrame({"band_gap": [1.0] * 100, DRAWN_GAP: [1.01] * 99 + [np.nan]})
-    sure, _ = surrogate.look_closer(batch, score, 200, still)  # relaxation hardly moves gaps: surer of what is inside
+    sure, _ = surrogate.look_closer(
+        candidates, score, 200, still
+    )  # relaxation hardly moves gaps: surer of what is inside
     assert float(sure[inside].max()) > float(closer[inside].max())
+    assert asked == [200]  # nothing is asked about twice
 
 
 def rounds(model: Path, labelled: Labelled, folder: Path, task: CrystalTask | None = None, **settings: Any) -> Rounds:
