@@ -254,7 +254,8 @@ Learnt from {len(learnt):,} labels, one training seed, {seconds:.0f} CPU seconds
 seeds (mean ± standard deviation). The surrogate (an ensemble of small networks over the orbits' elements) saw these labels only and taught the
 generator with 60,000 random crystals and what the generator itself proposed; "steered" drops samples that the surrogate calls misses.
 "Automatic": guidance and veto are chosen for a precision that is asked for, by the surrogate's probabilities and the labels learnt from; no
-truth is looked at, but for {CALIBRATION} judge calls in the row that says so: they correct the probabilities (Platt scaling).
+truth is looked at, but for {CALIBRATION} judge calls in the row that says so: they correct the
+probabilities (Platt scaling), and what they answered is known.
 Precision counts samples, repeated ones too; coverage counts crystals (equivalent sites exchanged are one), "ordered" each element order for itself."""
 
 
