@@ -23,7 +23,7 @@ from generators.wish import Wish
 
 CONFIRMED = 30
 REPORTED = ("wish", "set", "calls", "hits", "unique_novel", "metastable", "confirmed", "second", "disagreement")
-GOALS = {"bulk modulus": (120, 106), "magnetization": (60, 18), "band gap": (90, 11)}
+GOALS = {"bulk modulus >": (120, 106), "magnetization": (60, 18), "band gap": (90, 11)}
 """Per wish: the goal of 180 calls, and MatterGen's hits (Zeni et al., Nature 639, 624 (2025), by DFT, of 250)."""
 
 
@@ -127,6 +127,9 @@ against STRUCTURES and all embedded training data.
 fulfil stability and bulk modulus, mean difference of the formation energies, median ratio of the moduli. MatterGen: published
 hits by DFT, of 250 structures (Zeni et al., Nature 639, 624 (2025)); another judge, so only a scale. Goal and MatterGen's figure of the bulk modulus are for
 more than 400 GPa: there CHGNet finds no stable crystal among all labelled ones, which makes 300 GPa the rare end of this judge.
+
+{"One seed: ten" if len(seeds) == 1 else "Ten"} hits more or less between the three ways in rounds mean nothing. The surrogate and the rounds make the difference to plain ion exchange; that the model's
+draws add hits is not seen here.
 
 | wish | labelled | way | new hits | hits | metastable | prototypes of the new | their systems | highest among metastable | second potential | goal | MatterGen |
 |---|{"---|" * 11}
