@@ -17,14 +17,19 @@ def draw(world: str, target: str, lines: Sequence[Any]) -> str:
     import matplotlib.pyplot as plt
 
     figure, axis = plt.subplots(figsize=(6.4, 4.4), constrained_layout=True)
-    for suffix, color, label in (("", "#0b6e4f", "raremat"), (", steered", "#2d6cdf", "raremat, steered")):
-        curve = [
-            x for x in lines if x.way.startswith("raremat, guidance") and x.way.endswith("steered") == bool(suffix)
-        ]
+    ours = [x for x in lines if x.way.startswith("raremat, guidance")]
+    steered = [x for x in ours if x.way.endswith("steered")]
+    gradient = [x for x in ours if "gradient" in x.way]
+    plain = [x for x in ours if x not in steered and x not in gradient]
+    for curve, color, label in (
+        (plain, "#0b6e4f", "raremat (guidance 1 to 2.5)"),
+        (steered, "#2d6cdf", "raremat, steered (guidance 1 to 2.5)"),
+        (gradient, "#d98e04", "raremat, guidance 1 and the surrogate's gradient (0.5 to 4)"),
+    ):
         axis.errorbar(
             [x.coverage[0] for x in curve], [x.precision[0] for x in curve],
             xerr=[x.coverage[1] for x in curve], yerr=[x.precision[1] for x in curve],
-            fmt="o-", color=color, label=f"{label} (guidance 1 to 2.5)", capsize=2,
+            fmt="o-", color=color, label=label, capsize=2,
         )  # fmt: skip
     others = [x for x in lines if not x.way.startswith("raremat, guidance") and not x.way.endswith("never learnt from")]
     for x, marker in zip(others, "*sv^D<>Pxh", strict=False):
