@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["world=mars", "data=x"], "benchmark: world=mars: choose from elpasolite, perov_5, perov_5_gap"),
+        (["world=mars", "data=x"], "benchmark: world=mars: choose from elpasolite, perov_5, perov_5_gap, decorations"),
         (["world=perov_5", "data=nowhere"], "benchmark: data=nowhere: has no perov_5/perovskites.parquet"),
     ],
 )
