@@ -216,7 +216,8 @@ class Campaign:
         known = self.known
         state |= {"known.index": known.index, "known.labels": known.labels, "known.round": known.round}
         number = len(self.rows) - 1
-        save_checkpoint(self._path(number), "campaign", {"rows": self.rows, "learner": config}, state)
+        plain = {"rows": self.rows, "learner": config, "crystals": len(self.learner.space)}
+        save_checkpoint(self._path(number), "campaign", plain, state)
         if number > 0:
             self._path(number - 1).unlink(missing_ok=True)
 
@@ -234,7 +235,7 @@ class Campaign:
             raise ValueError(f"start={folder}: holds no round of a campaign")
         config, state = load_checkpoint(found, "campaign")
         index = state["known.index"]
-        if len(index) and int(index.max()) >= len(self.learner.space):
+        if config.get("crystals") != len(self.learner.space):
             raise ValueError(f"start={folder}: that campaign was in another world")
         restore_learner(self.learner, config["learner"], state)
         earlier = torch.where(state["known.round"] == GIVEN, GIVEN, BEFORE)

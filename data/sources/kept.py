@@ -32,7 +32,7 @@ def folder() -> Path | None:
     return Path(named).expanduser() / "encoded" if named else None
 
 
-def key_of(path: Path, settings: Sequence[object]) -> str:
+def fingerprint(path: Path, settings: Sequence[object]) -> str:
     """Of the file's content, how it is read, and the code and libraries that read it."""
     total = hashlib.sha256(repr((settings, _code())).encode())
     with path.open("rb") as file:

@@ -72,7 +72,7 @@ def read_crystals(
     source, path = source or Source(), Path(path)
     key = None
     if path.is_file() and source.limit is None and library is None:
-        key = kept.key_of(path, (source.columns, source.symprec, source.max_orbits, source.labels, path.name))
+        key = kept.fingerprint(path, (source.columns, source.symprec, source.max_orbits, source.labels, path.name))
         before = kept.load(key)
         if before is not None:
             if progress is not None:

@@ -14,6 +14,7 @@ from generators.sampling.likelihood import crystal_log_likelihood
 from generators.teaching import LabelledPool, TeachSettings, WishFirst, weighted_scale
 from generators.wish import Wish
 from generators.worlds.learner import Learner, LearnerSettings
+from generators.worlds.space import Space
 from generators.worlds.world import World
 
 SMALL = LearnerSettings(
@@ -177,6 +178,9 @@ def test_a_campaign_goes_on_from_what_another_has_learnt(world: World, tmp_path:
     assert row["predicted_hits"] is not None  # chosen by what was learnt, not at random
     with pytest.raises(ValueError, match="no round of a campaign"):
         second.start_from(tmp_path)
+    small = replace(world, space=Space.build(world.space.table, world.space.at(torch.arange(90))))
+    with pytest.raises(ValueError, match="another world"):
+        campaign(small, tmp_path / "third").start_from(tmp_path / "first")
 
 
 def test_settings_name_the_bad_value() -> None:
