@@ -126,7 +126,7 @@ class CompositionDiffusion(pl.LightningModule):
         return CompositionSampler(self.averaged.eval(), self.scales, states, guidance, temperature)
 
     def export(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """(plain config, tensors) of the averaged model for `generators.checkpoints`."""
+        """(plain config, tensors) of the averaged model for `generators.checkpoints`; weights in half precision."""
         config = {
             "prototypes": [p.as_row() for p in self.table.prototypes],
             "scales": [{"name": s.name, "mean": s.mean, "std": s.std} for s in self.scales],
@@ -135,7 +135,7 @@ class CompositionDiffusion(pl.LightningModule):
             "optimizer": asdict(self.optimizer_config),
             "seed": self.seed,
         }
-        state = {f"denoiser.{k}": v.cpu().clone() for k, v in self.averaged.state_dict().items()}
+        state = {f"denoiser.{k}": v.cpu().half() for k, v in self.averaged.state_dict().items()}
         state.update({f"scales.{s.name}": s.knots for s in self.scales})
         return config, state
 

@@ -15,12 +15,15 @@ from generators.worlds.learner import Learner
 
 
 def learner_state(learner: Learner) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """(plain config, tensors) for `generators.checkpoints`. Training weights are kept beside the averaged ones."""
+    """(plain config, tensors) for `generators.checkpoints`. Training weights are kept beside the averaged ones, both in
+    full precision: a run that was killed goes on as if it had not been."""
     config: dict[str, Any] = {"properties": list(learner.properties), "generator": None, "surrogate": None}
     state = {"visited": learner.visited}
     if learner.generator is not None:
         config["generator"], exported = learner.generator.export()
         state |= {f"generator.{k}": v for k, v in exported.items()}
+        averaged = learner.generator.averaged.state_dict()
+        state |= {f"generator.denoiser.{k}": v.clone() for k, v in averaged.items()}
         state |= {f"trained.{k}": v.clone() for k, v in learner.generator.denoiser.state_dict().items()}
     if learner.surrogate is not None:
         config["surrogate"] = asdict(learner.surrogate.config)
