@@ -18,6 +18,7 @@ from torch import Tensor
 
 from generators.checkpoints import load_checkpoint, save_checkpoint
 from generators.oracles.hit_probability import log_hit_probability
+from generators.screening.capped import capped
 from generators.wish import Wish
 from generators.worlds.learner import Learner
 from generators.worlds.learner_state import learner_state, restore_learner
@@ -200,8 +201,9 @@ class Campaign:
         thompson = log_hit_probability(opinion, 0.1 * std, learner.properties, self.wish)
         explored = round(settings.explore * n)
         limit = max(int(settings.per_system * n), 1)
-        chosen = _capped(score, self._systems(elements), n - explored, limit, torch.zeros(0, dtype=torch.long))
-        chosen = _capped(thompson, self._systems(elements), n, limit, chosen)
+        systems = self._systems(elements).tolist()
+        best = capped(score, systems, n - explored, limit)
+        chosen = torch.tensor(capped(thompson, systems, n, limit, best), dtype=torch.long)
         return candidates[chosen], score[chosen].exp()
 
     def _systems(self, elements: Tensor) -> Tensor:
@@ -255,24 +257,3 @@ class Campaign:
 def last_round(folder: Path) -> Path | None:
     """The file of the last finished round; None if there is none."""
     return max(folder.glob("round-*.pt"), default=None)
-
-
-def _capped(score: Tensor, system: Tensor, n: int, limit: int, chosen: Tensor) -> Tensor:
-    """``chosen`` and the best by ``score`` until there are ``n``, at most ``limit`` per system if others are left."""
-    taken = chosen.tolist()
-    count: dict[int, int] = {}
-    for row in taken:
-        count[int(system[row])] = count.get(int(system[row]), 0) + 1
-    inside, passed = set(taken), []
-    for row in torch.argsort(score, descending=True, stable=True).tolist():
-        if len(taken) >= n:
-            break
-        if row in inside:
-            continue
-        key = int(system[row])
-        if count.get(key, 0) >= limit:
-            passed.append(row)
-            continue
-        count[key] = count.get(key, 0) + 1
-        taken.append(row)
-    return torch.tensor((taken + passed)[:n], dtype=torch.long)

@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from data.frames import from_frame
@@ -28,6 +27,7 @@ from generators.crystals.labelled import Labelled
 from generators.judging import write_parquet
 from generators.sampling.crystal_task import CrystalTask
 from generators.sampling.crystals import CrystalSampler
+from generators.screening.capped import capped
 from generators.screening.crystal_exchange import exchange_crystals
 from generators.screening.crystal_funnel import KnownCrystals, Screened, screen_crystals
 from generators.screening.pool import StageCount
@@ -80,19 +80,6 @@ def shares(total: int, parts: int) -> list[int]:
     [4, 3, 3]
     """
     return [total // parts + (i < total % parts) for i in range(parts)]
-
-
-def capped(score: Tensor, system: list[str], n: int, limit: int) -> list[int]:
-    """Rows of the ``n`` highest scores, at most ``limit`` of one system as long as others are left."""
-    count: dict[str, int] = {}
-    taken, passed = [], []
-    for row in torch.argsort(score, descending=True, stable=True).tolist():
-        if count.get(system[row], 0) < limit:
-            count[system[row]] = count.get(system[row], 0) + 1
-            taken.append(row)
-        else:
-            passed.append(row)
-    return (taken + passed)[:n]
 
 
 class Rounds:

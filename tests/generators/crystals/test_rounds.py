@@ -22,7 +22,7 @@ from generators.crystals.draws import CrystalDraws
 from generators.crystals.hit_surrogate import DRAWN_GAP, HitSurrogate
 from generators.crystals.judging import CrystalJudge
 from generators.crystals.labelled import Labelled
-from generators.crystals.rounds import NOT_CHOSEN, Rounds, RoundSettings, capped, shares
+from generators.crystals.rounds import NOT_CHOSEN, Rounds, RoundSettings, shares
 from generators.element_features import element_features
 from generators.oracles.crystal_surrogate import CrystalSurrogate, EnsembleFit
 from generators.sampling.crystal_task import CrystalTask
@@ -195,13 +195,8 @@ def test_every_source_keeps_to_the_task(crystal_model: Path, labelled: Labelled,
         rounds(crystal_model, labelled, tmp_path / "other", impossible, exchange=1.0).run(8, 4)
 
 
-def test_calls_are_shared_and_systems_capped() -> None:
+def test_calls_are_shared() -> None:
     assert shares(180, 9) == [20] * 9 and shares(3, 5) == [1, 1, 1, 0, 0]
-    score = torch.tensor([0.1, 0.9, 0.8, 0.7, 0.2])
-    systems = ["b", "a", "a", "a", "b"]
-    assert capped(score, systems, 3, limit=1) == [1, 4, 2]
-    assert capped(score, systems, 3, limit=9) == [1, 2, 3]
-    assert capped(score, systems, 9, limit=2) == [1, 2, 4, 0, 3]
 
 
 def test_settings_are_checked() -> None:
