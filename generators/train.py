@@ -62,6 +62,7 @@ def train(config: TrainConfig, plain: dict[str, Any], folder: Path) -> dict[str,
     Returns:
         The metrics of the test part, and the ``seconds`` of training.
     """
+    torch.set_float32_matmul_precision("high")  # TF32 on graphics cards
     timer = Timer()  # kept in the checkpoints: counts what came before a kill too
     data, module, rejected = build_training(config)
     checkpoints = folder / "checkpoints"

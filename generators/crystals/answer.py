@@ -34,6 +34,8 @@ from generators.wish import Wish, parse_wish
 
 BEST = 5
 EXCHANGE = 0.5
+ON_A_GPU = 4096
+"""Crystals in one evaluation on a graphics card."""
 
 
 def answer_crystals(config: GenerateConfig, plain: dict[str, Any], folder: Path) -> str:
@@ -55,17 +57,20 @@ def answer_crystals(config: GenerateConfig, plain: dict[str, Any], folder: Path)
         library = library.with_files([Path(p) for p in target.prototype_cifs])
     task = crystal_task(task_config, wish, module.known_elements, library)
     screening, oracle = config.screening, config.oracle
+    guidance, temperature = task_config.prototype_guidance, task_config.prototype_temperature
+    device = drawing_device(oracle.device)
     settings = CrystalSamplerSettings(
         guidance=screening.guidance,
         temperature=screening.temperature,
-        prototype_guidance=task_config.prototype_guidance,
-        prototype_temperature=task_config.prototype_temperature,
+        prototype_guidance=screening.guidance if guidance is None else guidance,
+        prototype_temperature=screening.temperature if temperature is None else temperature,
         steps=task_config.steps,
         source=SOURCES.index(task_config.like),
+        batch_size=CrystalSamplerSettings.batch_size if device == "cpu" else ON_A_GPU,
     )
     draws = CrystalDraws(
         path, settings, task, Conditions.from_wish(wish.intervals, [s.name for s in module.scales], 1), config.seed,
-        drawing_device(oracle.device), task_config.templates,
+        device, task_config.templates,
     )  # fmt: skip
     if task.seeds is not None:
         draws.sampler().usable_seeds(task)  # told before the folder is there

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,8 @@ DECORATION_SHARE = 0.3
 def build_crystals(config: TrainConfig) -> tuple[CrystalDataModule, CrystalDiffusion, list[Rejected]]:
     """Known crystals of ``data.path``, the embedded exchanges, draws and decorations; and an untrained model.
 
-    With ``model.initial`` the model goes on from that one's weights, with its properties and their scales: a small
-    table need not have labels of all of them.
+    With ``model.initial`` the model goes on from that one's weights, with its size, its properties and their scales: a
+    small table need not have labels of all of them.
 
     Raises:
         ValueError: a property that no part has, too few labels, or another list of properties than the initial model's.
@@ -78,12 +79,13 @@ def build_crystals(config: TrainConfig) -> tuple[CrystalDataModule, CrystalDiffu
         sources, names, config.data.batch_size, (first, second, third), config.seed, config.data.max_orbits
     )  # fmt: skip
     part = data.parts["train"]
+    size = CrystalDenoiserConfig(model.width, model.depth, model.heads, model.n_radial, model.dropout)
     torch.manual_seed(config.seed)
     module = CrystalDiffusion(
         [scales[n] if n in scales else PropertyScale.fit(n, part.labels[:, i]) for i, n in enumerate(names)],
         StrainScale.fit(part.batch),
         sorted(set(part.batch.atomic_number.flatten().tolist()) - {0}),
-        CrystalDenoiserConfig(model.width, model.depth, model.heads, model.n_radial, model.dropout),
+        size if initial is None else replace(CrystalDenoiserConfig(**initial[0]["denoiser"]), dropout=model.dropout),
         OptimizerConfig(
             model.learning_rate, model.weight_decay, model.warmup_steps, model.ema_decay, model.unconditional
         ),

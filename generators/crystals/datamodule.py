@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -144,19 +145,28 @@ class CrystalDataModule(pl.LightningDataModule):
         if empty:
             raise ValueError(f"data: the {empty[0]} part is empty, give more crystals")
         self.share = torch.cat(shares)
+        self._ahead = ThreadPoolExecutor(1, "spelling")
+        self._next: dict[int, Future[tuple[Tensor, _Crystals]]] = {}
         self.rows = {part: torch.arange(len(rows)) for part, rows in self.parts.items()}
 
     def _place(self) -> tuple[int, int, int]:
         trainer = self.trainer
         return (0, 0, 1) if trainer is None else (trainer.current_epoch, trainer.global_rank, trainer.world_size)
 
+    def _spell(self, epoch: int) -> tuple[Tensor, _Crystals]:
+        """Crystals of an epoch, and all in new spellings: seconds, which the epoch before it hides."""
+        part = self.parts["train"]
+        generator = torch.Generator().manual_seed(self.seed * 100_003 + epoch)
+        rows = (torch.rand(len(part), generator=generator) < self.share).nonzero().squeeze(-1)
+        return rows, _Crystals(respell(part.batch, generator), part.labels, part.source)
+
     def train_dataloader(self) -> DataLoader[Batch]:
         """Drawn, spelled and shuffled anew in every epoch (the trainer reloads it)."""
         epoch, rank, ranks = self._place()
         part = self.parts["train"]
-        generator = torch.Generator().manual_seed(self.seed * 100_003 + epoch)
-        rows = (torch.rand(len(part), generator=generator) < self.share).nonzero().squeeze(-1)
-        spelled = _Crystals(respell(part.batch, generator), part.labels, part.source)
+        coming = self._next.get(epoch) or self._ahead.submit(self._spell, epoch)
+        rows, spelled = coming.result()
+        self._next = {epoch + 1: self._ahead.submit(self._spell, epoch + 1)}
         seed = self.seed * 100_003 + epoch
         sampler = SizedBatches(part.batch.n_orbits, rows, self.tokens, self.batch_size, seed, True, rank, ranks)
         return DataLoader(spelled, sampler=sampler, batch_size=None)

@@ -16,8 +16,9 @@ from data.orbit_batch import OrbitBatch
 from data.strain_scale import StrainScale, element_fractions
 from data.wyckoff import wyckoff_table
 from generators.conditioning import Conditions, PropertyScale, condition_features, random_conditions
-from generators.crystals.noise import geometry_path, observe
+from generators.crystals.noise import geometry_path, n_elements, observe
 from generators.denoiser.crystal_denoiser import (
+    MOST_ELEMENTS,
     NEAREST_TIME,
     CrystalCondition,
     CrystalDenoiser,
@@ -30,6 +31,7 @@ from generators.element_features import N_STATES
 from generators.schedule import OptimizerConfig, move_average, warmed_cosine
 
 WEIGHTS = {
+    "n_elements": 0.5,
     "space_group": 0.5,
     "count": 0.5,
     "positions": 0.5,
@@ -52,6 +54,7 @@ class TaskShares:
         with_geometry: share of the second kind in which a noisy geometry is seen.
         composition: share in which the composition is given.
         n_atoms: share in which the number of atoms is given.
+        n_elements: share in which the number of elements is given.
         source: share in which the part of the training data is given.
     """
 
@@ -60,6 +63,7 @@ class TaskShares:
     with_geometry: float = 0.6
     composition: float = 0.45
     n_atoms: float = 0.3
+    n_elements: float = 0.5
     source: float = 0.5
 
 
@@ -99,7 +103,8 @@ class CrystalDiffusion(pl.LightningModule):
             batch["labels"].cpu(), self.scales, generator, self.optimizer_config.unconditional
         )
         weight = fair.to(device, torch.float32).clamp(max=20.0)
-        wish = denoiser.embed_condition(self._condition(crystals, batch["source"], conditions, generator))
+        condition = self._condition(crystals, batch["source"], conditions, generator)
+        wish = denoiser.embed_condition(condition)
 
         place = torch.rand(b, generator=generator).to(device)
         on_prototype = place < self.tasks.prototype
@@ -121,11 +126,14 @@ class CrystalDiffusion(pl.LightningModule):
             )  # fmt: skip
         tokens = denoiser(state, wish)
 
+        open_number = (condition.n_elements == 0) & (condition.composition.sum(-1) == 0)
         start = wyckoff_table().position_start.to(device)[crystals.space_group]
         letters = (crystals.position - start[:, None]).clamp(min=0) * crystals.mask
         position = F.log_softmax(denoiser.position_logits(tokens, crystals.space_group), -1)
-        element = F.log_softmax(denoiser.element_logits(tokens).masked_fill(~self._known(device), -1e9), -1)
+        element = F.log_softmax(denoiser.element_logits(tokens, state).masked_fill(~self._known(device), -1e9), -1)
+        number = n_elements(crystals).clamp(max=MOST_ELEMENTS)
         nll = {
+            "n_elements": F.cross_entropy(denoiser.number_logits(wish), number, reduction="none"),
             "space_group": F.cross_entropy(denoiser.space_group_logits(wish), crystals.space_group, reduction="none"),
             "count": F.cross_entropy(
                 denoiser.count_logits(wish, crystals.space_group), crystals.n_orbits, reduction="none"
@@ -133,7 +141,7 @@ class CrystalDiffusion(pl.LightningModule):
             "positions": negative_bound(position, letters, position_hidden, crystals.mask),
             "elements": negative_bound(element, crystals.atomic_number, element_hidden, crystals.mask),
         }
-        counted = {"positions": on_prototype, "elements": ~on_geometry}
+        counted = {"n_elements": open_number, "positions": on_prototype, "elements": ~on_geometry}
         terms = {}
         for name, value in nll.items():
             used = weight * counted[name] if name in counted else weight
@@ -166,6 +174,7 @@ class CrystalDiffusion(pl.LightningModule):
             conditions.given.to(device),
             element_fractions(crystals).float() * some(self.tasks.composition)[:, None],
             crystals.n_atoms * some(self.tasks.n_atoms),
+            n_elements(crystals) * some(self.tasks.n_elements),
             source * some(self.tasks.source),
         )
 
@@ -232,13 +241,13 @@ class CrystalDiffusion(pl.LightningModule):
         """Weights of an exported model of the same size; the scale of the lattices stays that of this model's own data.
 
         Raises:
-            ValueError: a model of another size, or of other properties.
+            ValueError: a model of another network.
         """
         weights = {k.removeprefix("denoiser."): v.float() for k, v in state.items() if k.startswith("denoiser.")}
         try:
             self.denoiser.load_state_dict(weights)
         except RuntimeError:
-            raise ValueError("model.initial: is a model of another size or of other properties") from None
+            raise ValueError("model.initial: was made for another version of the network") from None
         self.averaged.load_state_dict(weights)
 
     @classmethod

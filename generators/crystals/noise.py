@@ -14,6 +14,7 @@ from data.wyckoff import wyckoff_table
 from generators.denoiser.crystal_denoiser import NoisyCrystals
 from generators.denoiser.pair_geometry import PairFeatures, length_unit, pair_features
 from generators.diffusion.interpolants import line_path, torus_path, wrap
+from generators.element_features import N_STATES
 
 STANDARD_VOLUME = 15.0
 """Å^3 per atom that the cell is given while elements are hidden: its size would betray them."""
@@ -72,6 +73,12 @@ def geometry_path(batch: OrbitBatch, scale: StrainScale, t: Tensor, generator: t
     return GeometryPath(coordinates, strain, velocity * batch.coordinate_mask, strain_velocity)
 
 
+def n_elements(crystals: OrbitBatch) -> Tensor:
+    """[B] different elements."""
+    present = torch.zeros(len(crystals), N_STATES, dtype=torch.bool, device=crystals.mask.device)
+    return present.scatter(1, crystals.atomic_number, True)[:, 1:].sum(1)
+
+
 def observe(
     batch: OrbitBatch,
     scale: StrainScale,
@@ -80,6 +87,7 @@ def observe(
     element_hidden: Tensor,
     geometry: tuple[Tensor, Tensor, Tensor] | None = None,
     has_geometry: Tensor | None = None,
+    copies: Tensor | None = None,
 ) -> NoisyCrystals:
     """What the denoiser sees.
 
@@ -90,9 +98,11 @@ def observe(
         position_hidden, element_hidden: [B, K] bool.
         geometry: coordinates [B, K, 3], standardised strain [B, 6], times [B]; None for no geometry at all.
         has_geometry: [B] bool, rows where it is seen (all where not given).
+        copies: [B, K] orbits that each one stands for (1 where not given), without geometry.
     """
     b, k = batch.mask.shape
     device = batch.mask.device
+    copies = torch.ones(b, k, dtype=torch.long, device=device) if copies is None else copies
     if geometry is None:
         nothing = torch.zeros(b, dtype=torch.bool, device=device)
         still = batch.replace(
@@ -100,7 +110,7 @@ def observe(
         )  # fmt: skip
         return NoisyCrystals(
             still, position_hidden, element_hidden, still.strain, torch.ones(b, device=device), nothing,
-            _empty(b, k, n_radial, device),
+            _empty(b, k, n_radial, device), copies,
         )  # fmt: skip
     coordinates, standard, time = (x.float() for x in geometry)
     seen = torch.ones(b, dtype=torch.bool, device=device) if has_geometry is None else has_geometry
@@ -119,7 +129,14 @@ def observe(
         found = pair_features(current.select(rows), unit[rows], n_radial)
         pairs.density[rows], pairs.pull[rows], pairs.strain[rows] = found.density, found.pull, found.strain
     return NoisyCrystals(
-        current, position_hidden, element_hidden, standard * seen[:, None], torch.where(seen, time, 1.0), seen, pairs
+        current,
+        position_hidden,
+        element_hidden,
+        standard * seen[:, None],
+        torch.where(seen, time, 1.0),
+        seen,
+        pairs,
+        copies,
     )
 
 

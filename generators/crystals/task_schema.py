@@ -29,12 +29,12 @@ class TaskConfig:
     within_groups: bool = False  # with exchange: the other element is a neighbour in the group or the f block
     keep_known: bool | None = None  # known compounds are results too; None: only if a composition is given
     geometries: int | None = None  # of one crystal key that go on; None: 1, all if a composition is given
-    prototype_guidance: float = 1.0  # as screening.guidance, of prototypes; strong, it ends at elemental solids
-    prototype_temperature: float = 1.0  # as screening.temperature, of prototypes
+    prototype_guidance: float | None = None  # of space groups and positions; None: screening.guidance, as for elements
+    prototype_temperature: float | None = None  # the same for screening.temperature
     templates: bool = True  # geometries start from embedded crystals of the same protostructure where there are any
     like: str = "any"  # which training data to resemble: any, known, exchanged, drawn, decorated
-    steps: int = 25  # network evaluations for the geometry
-    shard_size: int = 250  # crystals per finished file
+    steps: int = 16  # network evaluations for the geometry
+    shard_size: int = 250  # crystals per finished file; 4000 keeps a graphics card busy
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,9 @@ HIDDEN = 0
 N_LETTERS = 27
 MAX_ORBITS = 64
 N_SOURCES = 4
+MOST_ELEMENTS = 8
+"""Numbers of elements are told apart up to here; more count as so many."""
+_TIES, _LARGEST_TIE = 32, 15.0
 _TIME_FREQUENCIES = 16
 NEAREST_TIME = 0.1
 """Below this time displacements shrink in proportion to it."""
@@ -30,9 +33,9 @@ NEAREST_TIME = 0.1
 class CrystalDenoiserConfig:
     """Size of the denoiser."""
 
-    width: int = 160
-    depth: int = 6
-    heads: int = 5
+    width: int = 192
+    depth: int = 7
+    heads: int = 6
     n_radial: int = 12
     dropout: float = 0.1
 
@@ -45,6 +48,7 @@ class CrystalCondition:
         features: [B, P, 7] and given: [B, P] of the property intervals (`generators.conditioning`).
         composition: [B, 119] share of each element; all 0 where none is given.
         n_atoms: [B] atoms in the primitive cell; 0 where not given.
+        n_elements: [B] different elements; 0 where not given.
         source: [B] which part of the training data the crystal shall resemble, 1 to 4; 0 for any.
     """
 
@@ -52,27 +56,20 @@ class CrystalCondition:
     given: Tensor
     composition: Tensor
     n_atoms: Tensor
+    n_elements: Tensor
     source: Tensor
 
     def select(self, rows: Tensor) -> CrystalCondition:
         """The rows at ``rows``."""
-        return CrystalCondition(
-            self.features[rows], self.given[rows], self.composition[rows], self.n_atoms[rows], self.source[rows]
-        )
+        return CrystalCondition(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
     def to(self, device: torch.device) -> CrystalCondition:
         """The same on another device."""
-        return CrystalCondition(
-            self.features.to(device), self.given.to(device), self.composition.to(device), self.n_atoms.to(device),
-            self.source.to(device),
-        )  # fmt: skip
+        return CrystalCondition(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
     def without_properties(self) -> CrystalCondition:
         """The same with no interval given."""
-        nothing = torch.zeros_like(self.given)
-        return CrystalCondition(
-            torch.zeros_like(self.features), nothing, self.composition, self.n_atoms, self.source
-        )  # fmt: skip
+        return replace(self, features=torch.zeros_like(self.features), given=torch.zeros_like(self.given))
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +84,8 @@ class NoisyCrystals:
         time: [B] of the geometry.
         has_geometry: [B] bool; without it no coordinate or length is seen.
         pairs: features of the geometry.
+        copies: [B, K] orbits that each token stands for. Without geometry, orbits of which nothing is shown are all
+            alike, and one token can stand for all of them.
     """
 
     batch: OrbitBatch
@@ -96,13 +95,14 @@ class NoisyCrystals:
     time: Tensor
     has_geometry: Tensor
     pairs: PairFeatures
+    copies: Tensor
 
     def select(self, rows: Tensor) -> NoisyCrystals:
         """The rows at ``rows``."""
         pairs = PairFeatures(self.pairs.density[rows], self.pairs.pull[rows], self.pairs.strain[rows])
         return NoisyCrystals(
             self.batch.select(rows), self.position_hidden[rows], self.element_hidden[rows], self.standard_strain[rows],
-            self.time[rows], self.has_geometry[rows], pairs,
+            self.time[rows], self.has_geometry[rows], pairs, self.copies[rows],
         )  # fmt: skip
 
 
@@ -140,6 +140,7 @@ class CrystalDenoiser(nn.Module):
         )
         self.nothing = nn.Parameter(torch.zeros(max(n_properties, 1), width))
         self.source = nn.Embedding(N_SOURCES + 1, width)
+        self.n_elements = nn.Embedding(MOST_ELEMENTS + 1, width)
         self.wish = nn.Linear(width + 3, width)
         self.state = nn.Sequential(
             nn.Linear(2 * _TIME_FREQUENCIES + N_STRAIN + 5, width), nn.SiLU(), nn.Linear(width, width)
@@ -155,12 +156,15 @@ class CrystalDenoiser(nn.Module):
         self.blocks = nn.ModuleList(_Block(width, config.heads, config.dropout) for _ in range(config.depth))
         self.messages = nn.ModuleList(_Messages(width, config.n_radial) for _ in range(config.depth // 2))
         self.norm = nn.LayerNorm(width)
+        self.number_head = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, MOST_ELEMENTS + 1))
         self.group_head = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, N_SPACE_GROUPS + 1))
         self.count_head = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, MAX_ORBITS + 1))
         self.position_head = nn.Linear(width, width)
         self.position_bias = nn.Embedding(len(table.letter), 1)
         nn.init.zeros_(self.position_bias.weight)
         self.element_head = nn.Linear(width, N_STATES)
+        self.tie_from, self.tie_to = nn.Linear(width, _TIES), nn.Linear(width, _TIES)
+        self.tie_usual = nn.Parameter(torch.tensor(-1.0))
         self.center, self.neighbour = nn.Linear(width, 64), nn.Linear(width, 64)
         self.pair_weights = nn.Sequential(
             nn.Linear(64 + config.n_radial, 64), nn.SiLU(), nn.Linear(64, 2 * config.n_radial)
@@ -175,7 +179,7 @@ class CrystalDenoiser(nn.Module):
 
     def embed_condition(self, condition: CrystalCondition) -> Tensor:
         """[B, width]."""
-        total = self.source(condition.source)
+        total = self.source(condition.source) + self.n_elements(condition.n_elements.clamp(max=MOST_ELEMENTS))
         for p, layer in enumerate(self.properties):
             total = total + torch.where(condition.given[:, p, None], layer(condition.features[:, p]), self.nothing[p])
         share = condition.composition.to(total)
@@ -184,6 +188,11 @@ class CrystalDenoiser(nn.Module):
         size = condition.n_atoms.clamp(min=1).to(total).log()[:, None]
         numbers = torch.cat([share @ self._element_table(), has, counted, size * counted], -1)
         return total + self.wish(numbers)
+
+    def number_logits(self, wish: Tensor) -> Tensor:
+        """[B, 9] number of elements, from `embed_condition` of one that does not give it; entry 0 is never drawn."""
+        logits: Tensor = self.number_head(F.silu(wish))
+        return logits.index_fill(-1, torch.zeros(1, dtype=torch.long, device=logits.device), -1e9)
 
     def space_group_logits(self, wish: Tensor) -> Tensor:
         """[B, 231] from `embed_condition`; entry 0 is never drawn."""
@@ -212,12 +221,16 @@ class CrystalDenoiser(nn.Module):
         context = self.mix(wish + self.space_group(batch.space_group) + self._embed_state(state))
         modulation = self.modulation(context)
         density = torch.log1p(state.pairs.density.to(x))
-        flag = seen[:, None, None, None].expand(*density.shape[:3], 1)
+        silent = not bool(state.has_geometry.any())
+        if silent:
+            density = density[:1, :1, :1]  # zero everywhere: once is enough
+        flag = seen[: len(density), None, None, None].expand(*density.shape[:3], 1)
         bias = self.pair(torch.cat([density, flag], -1)).unflatten(-1, (self.config.depth, self.config.heads))
-        bias = bias.permute(3, 0, 4, 1, 2).masked_fill(~batch.mask[None, :, None, None, :], -1e9)
+        present = (state.copies * batch.mask).to(x).log().clamp(min=-1e9)  # so many keys in one
+        bias = bias.permute(3, 0, 4, 1, 2) + present[None, :, None, None, :]
         for i, (block, offset, block_bias) in enumerate(zip(self.blocks, self.offsets, bias, strict=True)):
             if i % 2 == 0 and i // 2 < len(self.messages):
-                x = self.messages[i // 2](x, density)
+                x = self.messages[i // 2](x, None if silent else density)
             x = block(x, modulation + offset, block_bias)
         result: Tensor = self.norm(x)
         return result
@@ -234,10 +247,19 @@ class CrystalDenoiser(nn.Module):
         logits = logits + self.position_bias(index).squeeze(-1)[:, None]
         return logits.masked_fill(~exists[:, None], -1e9)
 
-    def element_logits(self, tokens: Tensor) -> Tensor:
-        """[B, K, 119]."""
+    def element_logits(self, tokens: Tensor, state: NoisyCrystals) -> Tensor:
+        """[B, K, 119]; an element that another orbit shows gains by how much the two orbits look like sharing one.
+
+        Copying what is there is a thing of its own, as in pointer networks (Vinyals et al., 2015): without this term
+        too few orbits share their element.
+        """
         logits: Tensor = self.element_head(tokens)
-        return logits
+        alike = self.tie_from(tokens) @ self.tie_to(tokens).mT / math.sqrt(_TIES) + self.tie_usual
+        shown = state.batch.mask & ~state.element_hidden
+        numbers = state.batch.atomic_number[:, None].expand(alike.shape)
+        weight = alike.float().clamp(max=_LARGEST_TIE).exp() * shown[:, None]
+        copied = torch.zeros(logits.shape, device=logits.device).scatter_add(2, numbers, weight)
+        return logits + copied.log1p().to(logits)
 
     def geometry(self, tokens: Tensor, state: NoisyCrystals) -> tuple[Tensor, Tensor]:
         """Displacements from here to the data: free coordinates [B, K, 3] (fractional), standardised strain [B, 6]."""
@@ -263,13 +285,13 @@ class CrystalDenoiser(nn.Module):
         seen = state.has_geometry.to(state.standard_strain)
         frequency = torch.arange(_TIME_FREQUENCIES, device=seen.device) * math.pi / 2
         angle = (state.time[:, None] * frequency).to(seen)
-        mask = state.batch.mask
+        present = state.copies * state.batch.mask
         numbers = torch.stack(
             [
                 seen,
-                (state.position_hidden & mask).sum(-1).to(seen) / 10,
-                (state.element_hidden & mask).sum(-1).to(seen) / 10,
-                mask.sum(-1).to(seen).log(),
+                (state.position_hidden * present).sum(-1).to(seen) / 10,
+                (state.element_hidden * present).sum(-1).to(seen) / 10,
+                present.sum(-1).to(seen).log(),
                 (state.batch.multiplicity * ~state.position_hidden).sum(-1).clamp(min=1).to(seen).log() / 3,
             ],
             -1,
@@ -305,12 +327,16 @@ class _Messages(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.value = nn.Linear(width, inner)
+        self.heard = inner * n_radial
         self.out = nn.Sequential(nn.Linear(inner * n_radial, width), nn.SiLU(), nn.Linear(width, width))
         nn.init.zeros_(self.out[-1].weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.out[-1].bias)  # type: ignore[arg-type]
 
-    def forward(self, x: Tensor, density: Tensor) -> Tensor:
-        """x [B, K, width], density [B, K, K, F]."""
+    def forward(self, x: Tensor, density: Tensor | None) -> Tensor:
+        """x [B, K, width], density [B, K, K, F] or None for zeros."""
+        if density is None:
+            silence: Tensor = x + self.out(x.new_zeros(1, 1, self.heard))
+            return silence
         heard = torch.einsum("bijf,bjw->bifw", density, self.value(self.norm(x)))
         result: Tensor = x + self.out(heard.flatten(2))
         return result

@@ -14,7 +14,7 @@ from generators.denoiser.crystal_denoiser import N_SOURCES, CrystalCondition, Cr
 from generators.diffusion.interpolants import boost, schedule
 from generators.sampling.templates import Templates
 
-LEAST_STEPS = 8
+LEAST_STEPS = 4
 """Network evaluations of a short way, if so many are asked for at all."""
 
 
@@ -25,8 +25,8 @@ class CrystalSamplerSettings:
     Attributes:
         guidance: strength of classifier-free guidance; 1 is the plain conditional model.
         temperature: of elements.
-        prototype_guidance, prototype_temperature: of space groups, positions, and which orbits share an element. Strong
-            guidance there ends at the prototypes of elemental solids and molecules, which are stable and nothing new.
+        prototype_guidance, prototype_temperature: of space groups, positions, and which orbits share an element; the
+            number of elements is drawn before them and never guided.
         steps: network evaluations for the geometry.
         boost: `generators.diffusion.interpolants.boost` of the coordinates.
         power: of the time schedule.
@@ -41,7 +41,7 @@ class CrystalSamplerSettings:
     temperature: float = 1.0
     prototype_guidance: float = 1.0
     prototype_temperature: float = 1.0
-    steps: int = 25
+    steps: int = 16
     boost: float = 6.0
     power: float = 1.0
     source: int = 0

@@ -12,8 +12,8 @@ from data.orbit_batch import OrbitBatch
 from data.strain_scale import StrainScale
 from data.wyckoff import wyckoff_table
 from generators.conditioning import Conditions, PropertyScale, condition_features
-from generators.crystals.noise import observe
-from generators.denoiser.crystal_denoiser import CrystalCondition, CrystalDenoiser, NoisyCrystals
+from generators.crystals.noise import n_elements, observe
+from generators.denoiser.crystal_denoiser import MOST_ELEMENTS, CrystalCondition, CrystalDenoiser, NoisyCrystals
 from generators.diffusion.masked import guided_logits, reveal_order, sample_states
 from generators.element_features import N_STATES
 from generators.sampling.crystal_geometry import CrystalSamplerSettings, GeometrySampler, narrowed
@@ -69,8 +69,8 @@ class CrystalSampler:
         if task.seeds is None:
             if task.composition:
                 return self.draw_geometry(self._of_composition(task, wish, n, generator), wish, generator)
-            frame = self.draw_prototypes(task, wish, n, generator)
-            frame = self.draw_elements(frame, task, wish, generator, self.settings.for_prototypes)
+            frame, numbers = self.draw_prototypes(task, wish, self.draw_numbers(task, wish, n, generator), generator)
+            frame = self.draw_elements(frame, task, wish, generator, self.settings.for_prototypes, numbers)
             if self.settings != self.settings.for_prototypes:  # which orbits share an element stays
                 frame = self.draw_elements(
                     frame, replace(task, seeds=frame, noise=1.0, keep_elements=0.0, exchange=0), wish, generator
@@ -87,42 +87,75 @@ class CrystalSampler:
     def _of_composition(self, task: CrystalTask, wish: Conditions, n: int, generator: torch.Generator) -> OrbitBatch:
         """Prototypes of similar compounds as far as there are any, the others drawn by the model."""
         most = round(n * self.settings.template_share)
-        if self.templates is None or not most:
-            return self.draw_prototypes(task, wish, n, generator)
-        frame = self.templates.prototypes(task, most, generator, self.settings.prototype_temperature)
-        if frame is None:
-            return self.draw_prototypes(task, wish, n, generator)
-        if len(frame) == n:
+        frame = None
+        if self.templates is not None and most:
+            frame = self.templates.prototypes(task, most, generator, self.settings.prototype_temperature)
+        missing = n if frame is None else n - len(frame)
+        if frame is not None and not missing:
             return frame
-        return OrbitBatch.concatenate([frame, self.draw_prototypes(task, wish, n - len(frame), generator)])
+        others, _ = self.draw_prototypes(task, wish, self.draw_numbers(task, wish, missing, generator), generator)
+        return others if frame is None else OrbitBatch.concatenate([frame, others])
 
     # -- space group and Wyckoff positions (and, under a composition, elements) -----------------------------
 
-    def draw_prototypes(self, task: CrystalTask, wish: Conditions, n: int, generator: torch.Generator) -> OrbitBatch:
-        """Space groups and positions; elements too if the composition is given. Coordinates and lattice are 0."""
+    def draw_numbers(self, task: CrystalTask, wish: Conditions, n: int, generator: torch.Generator) -> Tensor:
+        """[n] different elements of each crystal, as the model gives them under the wish, never guided: guidance
+        would end at elemental solids, which are the most stable and nothing new."""
+        fewest, most = task.n_elements
+        if task.required:
+            fewest = most = len(task.required)
+        orbits = int(task.sizes().any(2).any(0).nonzero().max())
+        most = min(most, int(task.element_mask(self.known_elements).sum()), orbits)
+        if fewest == most:
+            return torch.full((n,), fewest)
+        condition = self._condition(wish, n, task, torch.zeros(n, dtype=torch.long), torch.zeros(n, dtype=torch.long))
+        logits = self._guided(condition, lambda c, _: self.denoiser.number_logits(c), 1.0)
+        numbers = torch.arange(logits.shape[1])
+        possible = (numbers >= min(fewest, MOST_ELEMENTS)) & (numbers <= most)
+        return sample_states(logits.masked_fill(~possible, _NEVER), generator).clamp(min=fewest)
+
+    def draw_prototypes(
+        self, task: CrystalTask, wish: Conditions, numbers: Tensor, generator: torch.Generator
+    ) -> tuple[OrbitBatch, Tensor]:
+        """Space groups and positions; elements too if the composition is given. Coordinates and lattice are 0.
+
+        Args:
+            numbers: [n] different elements that each crystal shall have.
+
+        Returns:
+            The crystals, in any order, and how many elements each shall have.
+        """
         done: list[OrbitBatch] = []
-        missing = n
+        of_done: list[Tensor] = []
         for _ in range(_ROUNDS):
-            found = self._try_prototypes(task, wish, missing, generator)
+            found, finished = self._try_prototypes(task, wish, numbers, generator)
             if len(found):
                 done.append(found)
-                missing -= len(found)
-            if missing == 0:
+                of_done.append(numbers[finished])
+            numbers = numbers[~finished]
+            if not len(numbers):
                 break
         if not done:
             raise ValueError("task: the model found no crystal that fulfils it, loosen its constraints")
-        return OrbitBatch.concatenate(done)
+        return OrbitBatch.concatenate(done), torch.cat(of_done)
 
-    def _try_prototypes(self, task: CrystalTask, wish: Conditions, n: int, generator: torch.Generator) -> OrbitBatch:
-        sizes = task.sizes()
+    def _try_prototypes(
+        self, task: CrystalTask, wish: Conditions, numbers: Tensor, generator: torch.Generator
+    ) -> tuple[OrbitBatch, Tensor]:
+        """Those that came out, and [n] bool which they are."""
+        n, sizes = len(numbers), task.sizes()
         atoms = self._draw_atoms(task, sizes, n, generator)
-        condition = self._condition(wish, n, task, atoms)
+        condition = self._condition(wish, n, task, atoms, numbers)
         settings = self.settings.for_prototypes
         temperature = settings.temperature
-        possible = sizes.any(1)[:, atoms].T if task.composition else sizes.any(2).any(1).expand(n, -1)  # [n, 231]
+        enough = torch.arange(sizes.shape[1]) >= numbers[:, None]  # [n, 33] an orbit for every element
+        if task.composition:
+            possible = sizes.any(1)[:, atoms].T
+        else:
+            possible = (sizes.any(2).long() @ enough.long().T).T > 0  # [n, 231]
         logits = self._guided(condition, lambda c, _: self.denoiser.space_group_logits(c), settings.guidance)
         group = sample_states(logits.masked_fill(~possible, _NEVER), generator, temperature)
-        counts = sizes[group, :, atoms] if task.composition else sizes[group].any(2)  # [n, 33]
+        counts = (sizes[group, :, atoms] if task.composition else sizes[group].any(2)) & enough
         logits = self._guided(
             condition, lambda c, rows: self.denoiser.count_logits(c, group[rows].to(self.device)), settings.guidance
         )[:, :33]  # fmt: skip
@@ -138,35 +171,28 @@ class CrystalSampler:
             mask=mask,
         )
         progress = Progress.start(frame, task, atoms)
-        hidden = mask.clone()
         start = wyckoff_table().position_start[group]
         for column in range(width):
             rows = (progress.alive & (count > column)).nonzero().squeeze(-1)
             if not len(rows):
                 break
-            at = torch.full((len(rows),), column)
-            logits = self._tokens(
-                frame.select(rows), condition.select(rows), hidden[rows], hidden[rows], at,
-                self.denoiser.position_logits, settings.guidance,
-            )  # fmt: skip
+            logits = self._growing(frame, condition, rows, column, column, self._read_positions, settings.guidance)
             choices = letter_choices(progress, rows)
             stuck = ~choices.any(1)
             drawn = sample_states(logits.masked_fill(~choices, _NEVER), generator, temperature)
             frame.position[rows, column] = start[rows] + drawn
-            hidden[rows, column] = False
             progress.alive[rows[stuck]] = False
             if task.composition:
-                self._draw_one_element(frame, condition, hidden, progress, rows[~stuck], column, generator)
+                self._draw_one_element(frame, condition, progress, rows[~stuck], column, generator)
             else:
                 progress.take(rows, frame.position[rows, column])
         finished = progress.finished() & progress.alive
-        return frame.select(finished.nonzero().squeeze(-1))
+        return frame.select(finished.nonzero().squeeze(-1)), finished
 
     def _draw_one_element(
         self,
         frame: OrbitBatch,
         condition: CrystalCondition,
-        hidden: Tensor,
         progress: Progress,
         rows: Tensor,
         column: int,
@@ -174,17 +200,40 @@ class CrystalSampler:
     ) -> None:
         if not len(rows):
             return
-        element_hidden = hidden[rows] | (frame.atomic_number[rows] == 0)
-        at = torch.full((len(rows),), column)
-        logits = self._tokens(
-            frame.select(rows), condition.select(rows), hidden[rows], element_hidden, at, self._read_elements,
-            self.settings.prototype_guidance,
+        logits = self._growing(
+            frame, condition, rows, column + 1, column, self.denoiser.element_logits, self.settings.prototype_guidance
         )  # fmt: skip
         choices = progress.element_choices(rows, frame.position[rows, column])
         drawn = sample_states(logits.masked_fill(~choices, _NEVER), generator, self.settings.prototype_temperature)
         frame.atomic_number[rows, column] = drawn
         progress.take(rows, frame.position[rows, column], drawn)
         progress.alive[rows[~choices.any(1)]] = False
+
+    def _growing(
+        self,
+        frame: OrbitBatch,
+        condition: CrystalCondition,
+        rows: Tensor,
+        placed: int,
+        column: int,
+        head: Callable[[Tensor, NoisyCrystals], Tensor],
+        guidance: float,
+    ) -> Tensor:
+        """Logits of orbit ``column`` of the crystals at ``rows``, of which the first ``placed`` orbits have positions.
+
+        The others, of which nothing is known yet, are all alike: one stands for them.
+        """
+        width = min(placed + 1, frame.mask.shape[1])
+        part = narrowed(frame.select(rows), width)
+        copies = torch.ones(len(rows), width, dtype=torch.long)
+        if width > placed:
+            copies[:, placed] = frame.n_orbits[rows] - placed
+        position_hidden = part.mask & (torch.arange(width) >= placed)
+        element_hidden = part.mask & (part.atomic_number == 0)
+        at = torch.full((len(rows),), column)
+        return self._tokens(
+            part, condition.select(rows), position_hidden, element_hidden, at, head, guidance, copies=copies
+        )  # fmt: skip
 
     def _draw_atoms(self, task: CrystalTask, sizes: Tensor, n: int, generator: torch.Generator) -> Tensor:
         """[n] atoms in the primitive cell: drawn evenly among those possible under a composition, else 0 (not fixed).
@@ -225,16 +274,21 @@ class CrystalSampler:
         wish: Conditions,
         generator: torch.Generator,
         settings: CrystalSamplerSettings | None = None,
+        numbers: Tensor | None = None,
     ) -> OrbitBatch:
         """Elements of every orbit, one orbit at a time in random order, within the task's constraints.
 
         With seeds, their geometry is in view (at the task's noise, scaled to one volume per atom), and a share of the
-        elements may be kept.
+        elements may be kept. ``numbers`` [B] are the different elements that each crystal shall have, if that is known.
         """
         settings = settings or self.settings
         allowed = task.element_mask(self.known_elements)
         n = len(frame)
-        condition = self._condition(wish, n, task, torch.zeros(n, dtype=torch.long))
+        all_differ = task.seeds is not None and task.tied
+        if all_differ:
+            numbers = n_elements(frame)
+        unknown = torch.zeros(n, dtype=torch.long)
+        condition = self._condition(wish, n, task, unknown, unknown if numbers is None else numbers)
         seeded = task.seeds is not None and task.noise < 1
         elements = torch.zeros_like(frame.atomic_number)
         changed = torch.zeros(n, N_STATES, dtype=torch.bool)  # elements that may not come back
@@ -249,7 +303,6 @@ class CrystalSampler:
         leader = task.leaders(frame)
         leads = frame.mask & (leader == torch.arange(leader.shape[1]))
         sites = torch.zeros_like(leader).scatter_add(1, leader, frame.multiplicity)
-        all_differ = task.seeds is not None and task.tied
         elements = elements * completable(elements * leads, sites, allowed, task, all_differ)[:, None]
         free = leads & (elements == 0)
         order = reveal_order(free, generator)
@@ -268,11 +321,12 @@ class CrystalSampler:
                 geometry = (coordinates[rows], standard[rows], torch.full((len(rows),), task.noise))
             logits = self._tokens(
                 shown.select(rows), condition.select(rows), torch.zeros_like(hidden), hidden, at,
-                self._read_elements, settings.guidance, geometry,
+                self.denoiser.element_logits, settings.guidance, geometry,
             )  # fmt: skip
             left = (order[rows] > step).sum(-1)
             placed = elements[rows] * leads[rows]
-            choices = element_choices(placed, left, allowed, task, all_differ)
+            shall = None if numbers is None or all_differ else numbers[rows]
+            choices = element_choices(placed, left, allowed, task, all_differ, shall)
             if task.composition:
                 choices &= composition_choices(placed, sites[rows], at, task, all_differ)
             other = choices & ~changed[rows]
@@ -305,14 +359,17 @@ class CrystalSampler:
             start: time at which to start.
             standard: [B, 6] standardised strain of the seeds.
         """
-        condition = self._condition(wish, len(frame), None, torch.zeros(len(frame), dtype=torch.long))
+        unknown = torch.zeros(len(frame), dtype=torch.long)
+        condition = self._condition(wish, len(frame), None, unknown, unknown)
         if standard is None:
             return self.geometry.draw(frame, condition, generator)
         return self.geometry.follow(frame, condition, generator, start, standard)
 
     # -- evaluations ------------------------------------------------------------------------------------------
 
-    def _condition(self, wish: Conditions, n: int, task: CrystalTask | None, atoms: Tensor) -> CrystalCondition:
+    def _condition(
+        self, wish: Conditions, n: int, task: CrystalTask | None, atoms: Tensor, numbers: Tensor
+    ) -> CrystalCondition:
         features = condition_features(wish, self.scales).expand(n, -1, -1)
         given = wish.given.expand(n, -1)
         share = torch.zeros(n, N_STATES)
@@ -323,7 +380,7 @@ class CrystalSampler:
         if task is not None and not task.composition and task.n_atoms[0] == task.n_atoms[1]:
             atoms = torch.full((n,), task.n_atoms[0])
         source = torch.full((n,), self.settings.source, dtype=torch.long)
-        return CrystalCondition(features, given, share, atoms, source)
+        return CrystalCondition(features, given, share, atoms, numbers, source)
 
     def _guided(
         self, condition: CrystalCondition, logits: Callable[[Tensor, Tensor], Tensor], guidance: float
@@ -337,8 +394,8 @@ class CrystalSampler:
         without = logits(self.denoiser.embed_condition(condition.without_properties()), rows)
         return guided_logits(with_wish, without, guidance).cpu()
 
-    def _read_elements(self, tokens: Tensor, _: Tensor) -> Tensor:
-        return self.denoiser.element_logits(tokens)
+    def _read_positions(self, tokens: Tensor, state: NoisyCrystals) -> Tensor:
+        return self.denoiser.position_logits(tokens, state.batch.space_group)
 
     def _tokens(
         self,
@@ -347,11 +404,12 @@ class CrystalSampler:
         position_hidden: Tensor,
         element_hidden: Tensor,
         at: Tensor,
-        head: Callable[[Tensor, Tensor], Tensor],
+        head: Callable[[Tensor, NoisyCrystals], Tensor],
         guidance: float,
         geometry: tuple[Tensor, Tensor, Tensor] | None = None,
+        copies: Tensor | None = None,
     ) -> Tensor:
-        """[n, S] guided logits of orbit ``at`` [n] by ``head(tokens, groups)``; crystals of like size together."""
+        """[n, S] guided logits of orbit ``at`` [n] by ``head(tokens, state)``; crystals of like size together."""
         order = torch.argsort(frame.n_orbits, stable=True)
         pieces = []
         for rows in order.split(self.settings.batch_size):
@@ -364,6 +422,7 @@ class CrystalSampler:
             state = observe(
                 part, self.strain_scale, self.denoiser.config.n_radial,
                 position_hidden[rows, :width].to(self.device), element_hidden[rows, :width].to(self.device), seen,
+                copies=None if copies is None else copies[rows, :width].to(self.device),
             )  # fmt: skip
             reader = self._reader(state, at[rows].to(self.device), head)
             pieces.append(self._guided(condition.select(rows), reader, guidance))
@@ -371,11 +430,10 @@ class CrystalSampler:
         return result[torch.argsort(order)]
 
     def _reader(
-        self, state: NoisyCrystals, at: Tensor, head: Callable[[Tensor, Tensor], Tensor]
+        self, state: NoisyCrystals, at: Tensor, head: Callable[[Tensor, NoisyCrystals], Tensor]
     ) -> Callable[[Tensor, Tensor], Tensor]:
         def read(wish: Tensor, _: Tensor) -> Tensor:
-            tokens = self.denoiser(state, wish)[torch.arange(len(at), device=at.device), at]
-            return head(tokens[:, None], state.batch.space_group)[:, 0]
+            return head(self.denoiser(state, wish), state)[torch.arange(len(at), device=at.device), at]
 
         return read
 

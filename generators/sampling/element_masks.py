@@ -12,7 +12,12 @@ from generators.sampling.crystal_task import CrystalTask
 
 
 def element_choices(
-    elements: Tensor, left: Tensor, allowed: Tensor, task: CrystalTask, all_differ: bool = False
+    elements: Tensor,
+    left: Tensor,
+    allowed: Tensor,
+    task: CrystalTask,
+    all_differ: bool = False,
+    numbers: Tensor | None = None,
 ) -> Tensor:
     """[r, 119] bool.
 
@@ -22,19 +27,22 @@ def element_choices(
         allowed: [119] bool.
         task: required elements and their number.
         all_differ: no element may come twice.
+        numbers: [r] different elements that each crystal shall have; None for what the task leaves.
     """
     r = len(elements)
     present = torch.zeros(r, N_STATES, dtype=torch.bool).scatter(1, elements, True)
     present[:, 0] = False
     distinct = present.sum(1)
     choices = allowed.expand(r, -1).clone()
-    fewest, most = task.n_elements
+    fewest, most = (torch.full((r,), bound) for bound in task.n_elements)
+    if numbers is not None:
+        fewest = most = numbers
     if task.required:
         needed = torch.zeros(N_STATES, dtype=torch.bool)
         needed[sorted(task.required)] = True
         missing = needed & ~present
         choices &= torch.where((missing.sum(1) > left)[:, None], missing, needed)
-        fewest, most = len(task.required), len(task.required)
+        fewest = most = torch.full((r,), len(task.required))
     choices &= torch.where((distinct >= most)[:, None], present, torch.ones_like(present))
     choices &= torch.where((distinct + left < fewest)[:, None], ~present, torch.ones_like(present))
     return choices & ~present if all_differ else choices

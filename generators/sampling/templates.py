@@ -151,7 +151,18 @@ class Templates:
 
     def _of_label(self, label: str) -> tuple[list[_View], Tensor]:
         if label not in self._views:
-            views = [view for row in self._rows[label] for view in self._views_of(row)]
+            rows = self._rows[label]
+            crystals = self._batch.select(torch.tensor(rows))  # together: there may be thousands
+            sites = zip(
+                rows, crystals.space_group.tolist(), crystals.n_orbits.tolist(), crystals.position.tolist(),
+                crystals.atomic_number.tolist(), strict=True,
+            )  # fmt: skip
+            views = [
+                _View(row, layout.coset, order)
+                for row, group, n, positions, numbers in sites
+                for layout in _layouts(group, tuple(positions[:n]), pattern(tuple(numbers[:n])))
+                for order in islice(layout.orders(tuple(dict.fromkeys(numbers[:n]))), MOST_ORDERS)
+            ]
             self._views[label] = views, self._features[torch.tensor([view.species for view in views])]
         return self._views[label]
 
@@ -172,17 +183,11 @@ class Templates:
         wanted = next(_layouts_of(crystal)[0].orders(_species(crystal)))
         away = ((features[:n] - self._features[torch.tensor(wanted)]) ** 2).sum((1, 2))
         view = views[int(away.argmin())]
-        parent = respelled(self._crystal(view.row), view.coset)
+        parent = self._crystal(view.row)
+        if view.coset:  # the first is the identity
+            parent = respelled(parent, view.coset)
         new = dict(zip(view.species, wanted, strict=True))
         return parent, tuple(new[z] for z in parent.atomic_numbers)
-
-    def _views_of(self, row: int) -> list[_View]:
-        crystal = self._crystal(row)
-        return [
-            _View(row, layout.coset, order)
-            for layout in _layouts_of(crystal)
-            for order in islice(layout.orders(_species(crystal)), MOST_ORDERS)
-        ]
 
 
 @dataclass(frozen=True)

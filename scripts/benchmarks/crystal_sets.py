@@ -44,7 +44,8 @@ def _bare(dataset: CrystalDataset) -> CrystalDataset:
 class CrystalBench:
     """The shipped model, the known crystals, and everything that is compared."""
 
-    guided = CrystalSamplerSettings(guidance=3.0, temperature=0.5)
+    guided = CrystalSamplerSettings(guidance=3.0, temperature=0.7, prototype_guidance=3.0, prototype_temperature=0.7)
+    exchanging = CrystalSamplerSettings(guidance=3.0, temperature=0.5)
 
     def __init__(self, structures: Path, model: str | None = None) -> None:
         self.module: CrystalDiffusion = load_crystal_generator(model)
@@ -150,13 +151,13 @@ class CrystalBench:
                 self.drawn(CrystalTask(n_atoms=small, n_elements=(3, 5)), guided, stable), 1
             ),
             "raremat, the same on known prototypes": (
-                self.drawn(CrystalTask(seeds=seeds, noise=0.05), guided, stable), 1
+                self.drawn(CrystalTask(seeds=seeds, noise=0.05), self.exchanging, stable), 1
             ),
             "raremat, learned ion exchange of one element": (
-                self.drawn(CrystalTask(seeds=seeds, noise=0.02, exchange=1), guided, stable), 3
+                self.drawn(CrystalTask(seeds=seeds, noise=0.02, exchange=1), self.exchanging, stable), 3
             ),
             "raremat, the same within groups": (
-                self.drawn(CrystalTask(seeds=seeds, noise=0.02, exchange=1, within_groups=True), guided, stable), 3
+                self.drawn(CrystalTask(seeds=seeds, noise=0.02, exchange=1, within_groups=True), self.exchanging, stable), 3
             ),
             "ion exchange, one element by its group neighbour": (self.exchanged("group", 1.0), 3),
             "ion exchange of the embedded exchanges": (self.exchanged("group", 1.0, seeds), 3),

@@ -37,7 +37,9 @@ def table(tmp_path: Path) -> Path:
 
 
 def config(table: Path, properties: list[str]) -> TrainConfig:
-    model = ModelConfig(kind="crystal", width=160, depth=6, heads=5, n_radial=12, dropout=0.0, initial=str(WEIGHTS))
+    model = ModelConfig(
+        kind="crystal", n_radial=12, dropout=0.0, initial=str(WEIGHTS)
+    )  # the size is the initial model's
     return TrainConfig(data=DataConfig(path=str(table), limit=60, properties=properties), model=model)
 
 

@@ -40,7 +40,7 @@ def condition(n: int) -> CrystalCondition:
     generator = torch.Generator().manual_seed(1)
     return CrystalCondition(
         torch.randn(n, 2, 7, generator=generator), torch.rand(n, 2, generator=generator) < 0.5,
-        torch.zeros(n, 119), torch.arange(n), torch.arange(n) % 4,
+        torch.zeros(n, 119), torch.arange(n), torch.arange(n) % 6, torch.arange(n) % 4,
     )  # fmt: skip
 
 
@@ -59,10 +59,11 @@ def outputs(
         step, strain = denoiser.geometry(tokens, state)
         mask = batch.mask[..., None]
         return {
+            "number": denoiser.number_logits(wish),
             "group": denoiser.space_group_logits(wish),
             "count": denoiser.count_logits(wish, batch.space_group),
             "position": denoiser.position_logits(tokens, batch.space_group) * mask,
-            "element": denoiser.element_logits(tokens) * mask,
+            "element": denoiser.element_logits(tokens, state) * mask,
             "step": step,
             "strain": strain,
         }
@@ -141,6 +142,24 @@ def test_a_hidden_element_is_not_seen(denoiser: CrystalDenoiser, batch: OrbitBat
     assert float(visible.abs().max()) > 1e-2
 
 
+def test_an_element_that_is_shown_gains_on_other_orbits(batch: OrbitBatch) -> None:
+    """With every other weight of the heads at zero: by log(1 + orbits that show it times exp(usual tie))."""
+    torch.manual_seed(0)
+    plain = CrystalDenoiser(2, CONFIG).eval()
+    with torch.no_grad():
+        for layer in (plain.element_head, plain.tie_from, plain.tie_to):
+            layer.weight.zero_()
+            layer.bias.zero_()
+    nothing = torch.zeros_like(batch.mask)
+    hidden = nothing.clone()
+    hidden[:, 0] = True
+    found = outputs(plain, batch, (nothing, hidden))["element"][:, 0]
+    shown = torch.zeros(found.shape).scatter_add(1, batch.atomic_number, (batch.mask & ~hidden).float())
+    usual = float(plain.tie_usual.exp().detach())
+    assert torch.allclose(found, torch.log1p(usual * shown), atol=1e-5)
+    assert float(found.max()) > 0.2
+
+
 def test_a_hidden_position_is_not_seen(denoiser: CrystalDenoiser, batch: OrbitBatch) -> None:
     table = wyckoff_table()
     nothing = torch.zeros_like(batch.mask)
@@ -167,7 +186,7 @@ def test_letters_that_a_group_lacks_and_group_0_are_impossible(denoiser: Crystal
     for i, group in enumerate(batch.space_group.tolist()):
         n = int(table.n_positions[group])
         assert bool((found["position"][i, 0, n:] < -1e8).all()) and bool((found["position"][i, 0, :n] > -1e8).all())
-    assert bool((found["group"][:, 0] < -1e8).all()) and bool((found["count"][:, 0] < -1e8).all())
+    assert all(bool((found[name][:, 0] < -1e8).all()) for name in ("number", "group", "count"))
 
 
 def test_what_is_not_free_stays(denoiser: CrystalDenoiser, batch: OrbitBatch) -> None:
@@ -180,24 +199,51 @@ def test_what_is_not_free_stays(denoiser: CrystalDenoiser, batch: OrbitBatch) ->
 def test_every_part_of_a_condition_counts(denoiser: CrystalDenoiser) -> None:
     plain = CrystalCondition(
         torch.zeros(1, 2, 7), torch.zeros(1, 2, dtype=torch.bool), torch.zeros(1, 119),
-        torch.zeros(1, dtype=torch.long), torch.zeros(1, dtype=torch.long),
+        *(torch.zeros(1, dtype=torch.long) for _ in range(3)),
     )  # fmt: skip
     share = torch.zeros(1, 119)
     share[0, 8] = 1.0
     given = torch.tensor([[True, False]])
     variants = [
-        CrystalCondition(torch.ones(1, 2, 7), given, plain.composition, plain.n_atoms, plain.source),
-        CrystalCondition(plain.features, plain.given, share, plain.n_atoms, plain.source),
-        CrystalCondition(plain.features, plain.given, plain.composition, torch.tensor([7]), plain.source),
-        CrystalCondition(plain.features, plain.given, plain.composition, plain.n_atoms, torch.tensor([2])),
+        replace(plain, features=torch.ones(1, 2, 7), given=given),
+        replace(plain, composition=share),
+        replace(plain, n_atoms=torch.tensor([7])),
+        replace(plain, n_elements=torch.tensor([3])),
+        replace(plain, source=torch.tensor([2])),
     ]
     with torch.no_grad():
         base = denoiser.embed_condition(plain)
         assert all(float((denoiser.embed_condition(v) - base).abs().max()) > 1e-3 for v in variants)
-        ignored = CrystalCondition(torch.ones(1, 2, 7), plain.given, plain.composition, plain.n_atoms, plain.source)
+        ignored = replace(plain, features=torch.ones(1, 2, 7))
         assert torch.equal(denoiser.embed_condition(ignored), base)
         without = variants[0].without_properties()
         assert torch.equal(denoiser.embed_condition(without), base)
+
+
+def test_one_token_stands_for_all_orbits_of_which_nothing_is_shown(
+    denoiser: CrystalDenoiser, batch: OrbitBatch
+) -> None:
+    batch = batch.select(batch.n_orbits >= 4)
+    assert len(batch) > 3
+    scale = StrainScale(15 + torch.arange(119.0) / 10, torch.zeros(6, 6), torch.ones(6, 6))
+    column = torch.arange(batch.mask.shape[1])
+    hidden = batch.mask & (column >= 2)
+    short = replace(
+        batch, position=batch.position[:, :3], atomic_number=batch.atomic_number[:, :3],
+        coordinates=batch.coordinates[:, :3], mask=batch.mask[:, :3],
+    )  # fmt: skip
+    copies = torch.stack([torch.ones(len(batch)).long()] * 2 + [batch.n_orbits - 2], 1)
+
+    def answer(part: OrbitBatch, copies: Tensor | None) -> Tensor:
+        unknown = hidden[:, : part.mask.shape[1]]
+        state = observe(part, scale, CONFIG.n_radial, unknown, unknown, copies=copies)
+        with torch.no_grad():
+            tokens = denoiser(state, denoiser.embed_condition(condition(len(part))))
+            return denoiser.position_logits(tokens, part.space_group)[:, :3]
+
+    together, alone = answer(batch, None), answer(short, copies)
+    assert torch.allclose(together, alone, atol=2e-4, rtol=1e-3)
+    assert not torch.allclose(answer(short, None), alone, atol=1e-2)
 
 
 def test_heads_must_divide_the_width() -> None:

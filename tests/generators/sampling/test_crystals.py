@@ -234,7 +234,7 @@ def test_guidance_moves_samples_towards_the_wish(sampler: CrystalSampler) -> Non
         sampler.scales,
         sampler.strain_scale,
         KNOWN,
-        CrystalSamplerSettings(steps=2, guidance=3.0, prototype_guidance=3.0),
+        CrystalSamplerSettings(steps=2, guidance=3.0, prototype_guidance=30.0),
     ).draw(CrystalTask(), wish, 20, torch.Generator().manual_seed(0))
     assert plain.space_group.tolist() != guided.space_group.tolist()
 
