@@ -20,8 +20,8 @@ from generators.sampling.crystal_task import CrystalTask
 N, SEED = 200, 100
 BELOW = (None, 0.0)
 SETTINGS: tuple[tuple[tuple[float, float], tuple[float, float], tuple[float | None, float]], ...] = (
-    ((1.0, 1.0), (3.0, 0.7), BELOW), ((2.0, 0.7), (3.0, 0.7), BELOW), ((3.0, 0.7), (3.0, 0.7), BELOW),
-    ((3.0, 0.85), (4.0, 0.7), BELOW), ((3.0, 1.0), (3.0, 1.0), BELOW), ((3.0, 0.7), (3.0, 0.7), (-0.05, 0.05)),
+    ((1.0, 1.0), (3.0, 0.7), BELOW), ((3.0, 0.7), (3.0, 0.7), BELOW), ((3.0, 0.85), (4.0, 0.7), BELOW),
+    ((4.0, 0.9), (4.0, 0.9), BELOW), ((5.0, 1.0), (5.0, 1.0), BELOW), ((4.0, 0.9), (4.0, 0.9), (-0.05, 0.05)),
 )  # fmt: skip
 """Guidance and temperature of prototypes, the same of elements, energy above the hull that is asked for."""
 SHOWN = {

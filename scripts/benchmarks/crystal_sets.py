@@ -44,7 +44,7 @@ def _bare(dataset: CrystalDataset) -> CrystalDataset:
 class CrystalBench:
     """The shipped model, the known crystals, and everything that is compared."""
 
-    guided = CrystalSamplerSettings(guidance=3.0, temperature=0.7, prototype_guidance=3.0, prototype_temperature=0.7)
+    guided = CrystalSamplerSettings(guidance=4.0, temperature=0.9, prototype_guidance=4.0, prototype_temperature=0.9)
     exchanging = CrystalSamplerSettings(guidance=3.0, temperature=0.5)
 
     def __init__(self, structures: Path, model: str | None = None) -> None:
