@@ -47,7 +47,7 @@ SETS = {
 """Crystals drawn by the model, and how the judge calls are spent."""
 ONCE = "raremat, exchanges of the model alone"
 """Asked for the first wish only: drawing so many takes as long as all the rest."""
-GUIDED = CrystalSamplerSettings(guidance=3.0, temperature=1.0)
+GUIDED = CrystalSamplerSettings(guidance=3.0, prototype_guidance=3.0)
 STABLE = {ABOVE: Interval(None, 0.1)}
 WISHES = {
     "magnetization density > 0.2 µB/Å³": {"magnetization_density": Interval(0.2, None)},

@@ -17,6 +17,7 @@ from data.prototypes import prototype_library
 from data.strain_scale import StrainScale
 from data.wyckoff import wyckoff_table
 from generators.conditioning import Conditions, PropertyScale
+from generators.crystals.noise import n_elements
 from generators.denoiser.crystal_denoiser import CrystalDenoiser, CrystalDenoiserConfig
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask
@@ -237,6 +238,26 @@ def test_guidance_moves_samples_towards_the_wish(sampler: CrystalSampler) -> Non
         CrystalSamplerSettings(steps=2, guidance=3.0, prototype_guidance=30.0),
     ).draw(CrystalTask(), wish, 20, torch.Generator().manual_seed(0))
     assert plain.space_group.tolist() != guided.space_group.tolist()
+
+
+def test_each_crystal_has_the_number_of_elements_that_was_drawn_for_it(sampler: CrystalSampler) -> None:
+    task, generator = CrystalTask(n_atoms=(1, 30)), torch.Generator().manual_seed(0)
+    numbers = torch.tensor([1, 2, 3, 4, 6]).repeat(4)
+    frame, shall = sampler.draw_prototypes(task, NOTHING, numbers, generator)
+    assert sorted(shall.tolist()) == sorted(numbers.tolist())
+    drawn = sampler.draw_elements(frame, task, NOTHING, generator, numbers=shall)
+    assert torch.equal(n_elements(drawn), shall)
+
+
+def test_numbers_of_elements_are_those_that_the_task_leaves(sampler: CrystalSampler) -> None:
+    def numbers(**given: Any) -> set[int]:
+        return set(sampler.draw_numbers(CrystalTask(**given), NOTHING, 200, torch.Generator().manual_seed(0)).tolist())
+
+    assert numbers() <= set(range(1, 9)) and len(numbers()) > 3
+    assert numbers(n_elements=(3, 4)) == {3, 4}
+    assert numbers(chemical_system=frozenset([3, 26, 8])) == {3}
+    assert numbers(allowed_elements=frozenset([11, 17])) == {1, 2}
+    assert numbers(n_elements=(9, 10)) <= {9, 10}
 
 
 def test_seeds_that_cannot_fulfil_the_task_are_told(sampler: CrystalSampler) -> None:
