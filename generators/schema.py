@@ -28,8 +28,9 @@ def _at_least(config: object, prefix: str, low: float, *names: str) -> None:
 
 def _positive(config: object, prefix: str, *names: str) -> None:
     for name in names:
-        if not getattr(config, name) > 0:
-            raise ValueError(f"{prefix}{name}={getattr(config, name)}: must be positive")
+        value = getattr(config, name)
+        if value is not None and not value > 0:
+            raise ValueError(f"{prefix}{name}={value}: must be positive")
 
 
 def _share(config: object, prefix: str, *names: str) -> None:
@@ -158,8 +159,10 @@ class ScreeningConfig:
 
     judge_calls: int = 300  # 0: samples only, of whole crystals
     pool: int = 3000
-    guidance: float = 1.0
-    temperature: float = 1.0
+    guidance: float | None = None  # weight on the wish; None: 1, for whole crystals 4, or 3 on what is given
+    temperature: float | None = (
+        None  # below 1: likelier crystals; None: 1, for whole crystals 0.9, or 0.5 on what is given
+    )
     shard_size: int = 1024
     max_shards: int = 200
     baselines: bool = False

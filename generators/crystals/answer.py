@@ -34,6 +34,8 @@ from generators.wish import Wish, parse_wish
 
 BEST = 5
 EXCHANGE = 0.5
+FROM_NOTHING, ON_WHAT_IS_GIVEN = (4.0, 0.9), (3.0, 0.5)
+"""Guidance and temperature that brought most stable, unique and novel crystals (docs/benchmarks.md)."""
 ON_A_GPU = 4096
 """Crystals in one evaluation on a graphics card."""
 
@@ -57,13 +59,16 @@ def answer_crystals(config: GenerateConfig, plain: dict[str, Any], folder: Path)
         library = library.with_files([Path(p) for p in target.prototype_cifs])
     task = crystal_task(task_config, wish, module.known_elements, library)
     screening, oracle = config.screening, config.oracle
-    guidance, temperature = task_config.prototype_guidance, task_config.prototype_temperature
+    usual = FROM_NOTHING if task.seeds is None else ON_WHAT_IS_GIVEN
+    guidance = usual[0] if screening.guidance is None else screening.guidance
+    temperature = usual[1] if screening.temperature is None else screening.temperature
+    of_prototypes = task_config.prototype_guidance, task_config.prototype_temperature
     device = drawing_device(oracle.device)
     settings = CrystalSamplerSettings(
-        guidance=screening.guidance,
-        temperature=screening.temperature,
-        prototype_guidance=screening.guidance if guidance is None else guidance,
-        prototype_temperature=screening.temperature if temperature is None else temperature,
+        guidance=guidance,
+        temperature=temperature,
+        prototype_guidance=guidance if of_prototypes[0] is None else of_prototypes[0],
+        prototype_temperature=temperature if of_prototypes[1] is None else of_prototypes[1],
         steps=task_config.steps,
         source=SOURCES.index(task_config.like),
         batch_size=CrystalSamplerSettings.batch_size if device == "cpu" else ON_A_GPU,

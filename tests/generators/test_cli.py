@@ -139,14 +139,14 @@ def test_a_wish_on_the_command_line(override: str) -> None:
     assert OmegaConf.to_container(beside.target.wish) == expected
 
 
-def test_an_experiment_beats_the_settings_of_its_task() -> None:
+def test_experiments_of_whole_crystals_choose_their_task() -> None:
     register()
     GlobalHydra.instance().clear()
     with initialize_config_module("generators.conf", version_base="1.3"):
         config = compose("generate", ["experiment=rounds"])
         exchanges = compose("generate", ["experiment=exchanges"])
     assert (config.task.kind, config.screening.rounds, config.screening.guidance) == ("crystals", 9, 3.0)
-    assert (exchanges.task.kind, exchanges.task.exchange, exchanges.screening.temperature) == ("crystals", 1, 0.5)
+    assert (exchanges.task.kind, exchanges.task.exchange, exchanges.task.within_groups) == ("crystals", 1, True)
     assert list(exchanges.task.seed_structures) == ["embedded"]
 
 
