@@ -63,6 +63,12 @@ class OrbitBatch:
         """[B] atoms in the primitive cell."""
         return self.multiplicity.sum(-1)
 
+    @property
+    def n_elements(self) -> Tensor:
+        """[B] different elements."""
+        present = torch.zeros(len(self), 119, dtype=torch.bool, device=self.mask.device)
+        return present.scatter(1, self.atomic_number, True)[:, 1:].sum(1)
+
     def replace(self, **changes: Tensor) -> OrbitBatch:
         """A copy with some tensors replaced."""
         return replace(self, **changes)

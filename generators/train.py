@@ -62,7 +62,8 @@ def train(config: TrainConfig, plain: dict[str, Any], folder: Path) -> dict[str,
     Returns:
         The metrics of the test part, and the ``seconds`` of training.
     """
-    torch.set_float32_matmul_precision("high")  # TF32 on graphics cards
+    if torch.cuda.is_available():
+        torch.set_float32_matmul_precision("high")  # TF32
     timer = Timer()  # kept in the checkpoints: counts what came before a kill too
     data, module, rejected = build_training(config)
     checkpoints = folder / "checkpoints"

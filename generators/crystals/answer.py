@@ -36,7 +36,7 @@ BEST = 5
 EXCHANGE = 0.5
 FROM_NOTHING, ON_WHAT_IS_GIVEN = (4.0, 0.9), (3.0, 0.5)
 """Guidance and temperature that brought most stable, unique and novel crystals (docs/benchmarks.md)."""
-ON_A_GPU = 4096
+GPU_BATCH = 4096
 """Crystals in one evaluation on a graphics card."""
 
 
@@ -59,20 +59,8 @@ def answer_crystals(config: GenerateConfig, plain: dict[str, Any], folder: Path)
         library = library.with_files([Path(p) for p in target.prototype_cifs])
     task = crystal_task(task_config, wish, module.known_elements, library)
     screening, oracle = config.screening, config.oracle
-    usual = FROM_NOTHING if task.seeds is None else ON_WHAT_IS_GIVEN
-    guidance = usual[0] if screening.guidance is None else screening.guidance
-    temperature = usual[1] if screening.temperature is None else screening.temperature
-    of_prototypes = task_config.prototype_guidance, task_config.prototype_temperature
     device = drawing_device(oracle.device)
-    settings = CrystalSamplerSettings(
-        guidance=guidance,
-        temperature=temperature,
-        prototype_guidance=guidance if of_prototypes[0] is None else of_prototypes[0],
-        prototype_temperature=temperature if of_prototypes[1] is None else of_prototypes[1],
-        steps=task_config.steps,
-        source=SOURCES.index(task_config.like),
-        batch_size=CrystalSamplerSettings.batch_size if device == "cpu" else ON_A_GPU,
-    )
+    settings = sampler_settings(config, task, device)
     draws = CrystalDraws(
         path, settings, task, Conditions.from_wish(wish.intervals, [s.name for s in module.scales], 1), config.seed,
         device, task_config.templates,
@@ -106,6 +94,23 @@ def answer_crystals(config: GenerateConfig, plain: dict[str, Any], folder: Path)
     if second is not None and screening.judge_calls:
         result = second.confirm(result, wish, oracle.second_opinions, folder)
     return _write(result, generation, config, folder)
+
+
+def sampler_settings(config: GenerateConfig, task: CrystalTask, device: str) -> CrystalSamplerSettings:
+    """How crystals are drawn: what the configuration leaves open follows from what is given, and from the device."""
+    screening, given = config.screening, config.task
+    usual = FROM_NOTHING if task.seeds is None else ON_WHAT_IS_GIVEN
+    guidance = usual[0] if screening.guidance is None else screening.guidance
+    temperature = usual[1] if screening.temperature is None else screening.temperature
+    return CrystalSamplerSettings(
+        guidance=guidance,
+        temperature=temperature,
+        prototype_guidance=guidance if given.prototype_guidance is None else given.prototype_guidance,
+        prototype_temperature=temperature if given.prototype_temperature is None else given.prototype_temperature,
+        steps=given.steps,
+        source=SOURCES.index(given.like),
+        batch_size=CrystalSamplerSettings.batch_size if device == "cpu" else GPU_BATCH,
+    )
 
 
 def _rounds(config: GenerateConfig, task: CrystalTask) -> RoundSettings | None:

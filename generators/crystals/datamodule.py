@@ -146,7 +146,7 @@ class CrystalDataModule(pl.LightningDataModule):
             raise ValueError(f"data: the {empty[0]} part is empty, give more crystals")
         self.share = torch.cat(shares)
         self._ahead = ThreadPoolExecutor(1, "spelling")
-        self._next: dict[int, Future[tuple[Tensor, _Crystals]]] = {}
+        self._spelled: dict[int, Future[tuple[Tensor, _Crystals]]] = {}
         self.rows = {part: torch.arange(len(rows)) for part, rows in self.parts.items()}
 
     def _place(self) -> tuple[int, int, int]:
@@ -164,9 +164,11 @@ class CrystalDataModule(pl.LightningDataModule):
         """Drawn, spelled and shuffled anew in every epoch (the trainer reloads it)."""
         epoch, rank, ranks = self._place()
         part = self.parts["train"]
-        coming = self._next.get(epoch) or self._ahead.submit(self._spell, epoch)
-        rows, spelled = coming.result()
-        self._next = {epoch + 1: self._ahead.submit(self._spell, epoch + 1)}
+        self._spelled = {
+            number: self._spelled.get(number) or self._ahead.submit(self._spell, number)
+            for number in (epoch, epoch + 1)  # this one is asked for twice when the trainer counts its steps
+        }
+        rows, spelled = self._spelled[epoch].result()
         seed = self.seed * 100_003 + epoch
         sampler = SizedBatches(part.batch.n_orbits, rows, self.tokens, self.batch_size, seed, True, rank, ranks)
         return DataLoader(spelled, sampler=sampler, batch_size=None)

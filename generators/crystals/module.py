@@ -16,7 +16,7 @@ from data.orbit_batch import OrbitBatch
 from data.strain_scale import StrainScale, element_fractions
 from data.wyckoff import wyckoff_table
 from generators.conditioning import Conditions, PropertyScale, condition_features, random_conditions
-from generators.crystals.noise import geometry_path, n_elements, observe
+from generators.crystals.noise import geometry_path, observe
 from generators.denoiser.crystal_denoiser import (
     MOST_ELEMENTS,
     NEAREST_TIME,
@@ -131,7 +131,7 @@ class CrystalDiffusion(pl.LightningModule):
         letters = (crystals.position - start[:, None]).clamp(min=0) * crystals.mask
         position = F.log_softmax(denoiser.position_logits(tokens, crystals.space_group), -1)
         element = F.log_softmax(denoiser.element_logits(tokens, state).masked_fill(~self._known(device), -1e9), -1)
-        number = n_elements(crystals).clamp(max=MOST_ELEMENTS)
+        number = crystals.n_elements.clamp(max=MOST_ELEMENTS)
         nll = {
             "n_elements": F.cross_entropy(denoiser.number_logits(wish), number, reduction="none"),
             "space_group": F.cross_entropy(denoiser.space_group_logits(wish), crystals.space_group, reduction="none"),
@@ -174,7 +174,7 @@ class CrystalDiffusion(pl.LightningModule):
             conditions.given.to(device),
             element_fractions(crystals).float() * some(self.tasks.composition)[:, None],
             crystals.n_atoms * some(self.tasks.n_atoms),
-            n_elements(crystals) * some(self.tasks.n_elements),
+            crystals.n_elements * some(self.tasks.n_elements),
             source * some(self.tasks.source),
         )
 

@@ -14,7 +14,6 @@ from data.wyckoff import wyckoff_table
 from generators.denoiser.crystal_denoiser import NoisyCrystals
 from generators.denoiser.pair_geometry import PairFeatures, length_unit, pair_features
 from generators.diffusion.interpolants import line_path, torus_path, wrap
-from generators.element_features import N_STATES
 
 STANDARD_VOLUME = 15.0
 """Å^3 per atom that the cell is given while elements are hidden: its size would betray them."""
@@ -71,12 +70,6 @@ def geometry_path(batch: OrbitBatch, scale: StrainScale, t: Tensor, generator: t
     coordinates, velocity = torus_path(data, noise, t[:, None, None].to(like))
     strain, strain_velocity = line_path(standard, strain_noise * batch.strain_mask, t[:, None].to(standard))
     return GeometryPath(coordinates, strain, velocity * batch.coordinate_mask, strain_velocity)
-
-
-def n_elements(crystals: OrbitBatch) -> Tensor:
-    """[B] different elements."""
-    present = torch.zeros(len(crystals), N_STATES, dtype=torch.bool, device=crystals.mask.device)
-    return present.scatter(1, crystals.atomic_number, True)[:, 1:].sum(1)
 
 
 def observe(

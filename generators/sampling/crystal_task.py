@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import gcd
 
 import torch
@@ -85,7 +86,7 @@ class CrystalTask:
         if not 0 < self.noise <= 1:
             raise ValueError(f"noise={self.noise}: must lie in (0, 1]")
         self._check_chemistry()
-        if self.seeds is None and not bool(self.sizes().any()):
+        if self.seeds is None and not bool(self.sizes.any()):
             groups = ", ".join(map(str, sorted(self.space_groups))) or "any"
             raise ValueError(
                 f"n_atoms={list(self.n_atoms)}: no crystal of space group {groups} has such a primitive cell"
@@ -174,6 +175,7 @@ class CrystalTask:
             counts &= possible
         return counts
 
+    @cached_property
     def sizes(self) -> Tensor:
         """[231, 33, 65] bool: space groups, orbits and atoms that can hold at all."""
         fewest = max(len(self.required), self.n_elements[0])

@@ -12,7 +12,7 @@ from data.orbit_batch import OrbitBatch
 from data.strain_scale import StrainScale
 from data.wyckoff import wyckoff_table
 from generators.conditioning import Conditions, PropertyScale, condition_features
-from generators.crystals.noise import n_elements, observe
+from generators.crystals.noise import observe
 from generators.denoiser.crystal_denoiser import MOST_ELEMENTS, CrystalCondition, CrystalDenoiser, NoisyCrystals
 from generators.diffusion.masked import guided_logits, reveal_order, sample_states
 from generators.element_features import N_STATES
@@ -104,7 +104,7 @@ class CrystalSampler:
         fewest, most = task.n_elements
         if task.required:
             fewest = most = len(task.required)
-        orbits = int(task.sizes().any(2).any(0).nonzero().max())
+        orbits = int(task.sizes.any(2).any(0).nonzero().max())
         most = min(most, int(task.element_mask(self.known_elements).sum()), orbits)
         if fewest == most:
             return torch.full((n,), fewest)
@@ -143,7 +143,7 @@ class CrystalSampler:
         self, task: CrystalTask, wish: Conditions, numbers: Tensor, generator: torch.Generator
     ) -> tuple[OrbitBatch, Tensor]:
         """Those that came out, and [n] bool which they are."""
-        n, sizes = len(numbers), task.sizes()
+        n, sizes = len(numbers), task.sizes
         atoms = self._draw_atoms(task, sizes, n, generator)
         condition = self._condition(wish, n, task, atoms, numbers)
         settings = self.settings.for_prototypes
@@ -286,7 +286,7 @@ class CrystalSampler:
         n = len(frame)
         all_differ = task.seeds is not None and task.tied
         if all_differ:
-            numbers = n_elements(frame)
+            numbers = frame.n_elements
         unknown = torch.zeros(n, dtype=torch.long)
         condition = self._condition(wish, n, task, unknown, unknown if numbers is None else numbers)
         seeded = task.seeds is not None and task.noise < 1

@@ -20,6 +20,7 @@ from data.sources import read_crystals
 from data.splits import split_by
 from generators.build import load_crystal_generator
 from generators.conditioning import Conditions
+from generators.crystals.answer import FROM_NOTHING, ON_WHAT_IS_GIVEN
 from generators.crystals.build import groups_of
 from generators.crystals.draws import known_voters, templates_of
 from generators.crystals.module import CrystalDiffusion
@@ -44,8 +45,8 @@ def _bare(dataset: CrystalDataset) -> CrystalDataset:
 class CrystalBench:
     """The shipped model, the known crystals, and everything that is compared."""
 
-    guided = CrystalSamplerSettings(guidance=4.0, temperature=0.9, prototype_guidance=4.0, prototype_temperature=0.9)
-    exchanging = CrystalSamplerSettings(guidance=3.0, temperature=0.5)
+    guided = CrystalSamplerSettings(*FROM_NOTHING, *FROM_NOTHING)
+    exchanging = CrystalSamplerSettings(*ON_WHAT_IS_GIVEN)
 
     def __init__(self, structures: Path, model: str | None = None) -> None:
         self.module: CrystalDiffusion = load_crystal_generator(model)

@@ -17,7 +17,6 @@ from data.prototypes import prototype_library
 from data.strain_scale import StrainScale
 from data.wyckoff import wyckoff_table
 from generators.conditioning import Conditions, PropertyScale
-from generators.crystals.noise import n_elements
 from generators.denoiser.crystal_denoiser import CrystalDenoiser, CrystalDenoiserConfig
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask
@@ -246,7 +245,7 @@ def test_each_crystal_has_the_number_of_elements_that_was_drawn_for_it(sampler: 
     frame, shall = sampler.draw_prototypes(task, NOTHING, numbers, generator)
     assert sorted(shall.tolist()) == sorted(numbers.tolist())
     drawn = sampler.draw_elements(frame, task, NOTHING, generator, numbers=shall)
-    assert torch.equal(n_elements(drawn), shall)
+    assert torch.equal(drawn.n_elements, shall)
 
 
 def test_numbers_of_elements_are_those_that_the_task_leaves(sampler: CrystalSampler) -> None:
