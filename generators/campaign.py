@@ -195,6 +195,7 @@ class Campaign:
         candidates = candidates[~torch.isin(candidates, self.known.index[self.known.round != GIVEN])]
         elements = learner.space.at(candidates)
         mean, std = learner.surrogate.predict(elements)
+        std = learner.surrogate.evened(mean, std)
         score = log_hit_probability(mean, std, learner.properties, self.wish)
         member = int(torch.randint(learner.surrogate.config.members, (1,), generator=generator))
         opinion, _ = learner.surrogate.member(elements, member)

@@ -9,12 +9,14 @@ crystal from the pool's distribution inside it.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from data.properties import known_property
 from generators.conditioning import Conditions, PropertyScale, condition_features, random_conditions
 from generators.denoiser.orbit_denoiser import HIDDEN, OrbitDenoiser
 from generators.diffusion.masked import corrupt, negative_bound
@@ -31,14 +33,27 @@ class LabelledPool:
         elements: [n, K].
         labels: [n, P], NaN where unknown.
         weight: [n], positive.
+        doubt: [n, P] standard deviation of each label on the scale that models see; None if all are certain.
     """
 
     elements: Tensor
     labels: Tensor
     weight: Tensor
+    doubt: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.elements)
+
+    def drawn(self, names: Sequence[str], generator: torch.Generator) -> LabelledPool:
+        """The same crystals with certain labels, drawn from what is known of each property in ``names``."""
+        if self.doubt is None:
+            return self
+        noise = self.doubt * torch.randn(self.labels.shape, generator=generator, dtype=self.labels.dtype)
+        columns = []
+        for p, spec in enumerate(map(known_property, names)):
+            moved = spec.from_model(spec.to_model(self.labels[:, p]) + noise[:, p])
+            columns.append(torch.where(noise[:, p] == 0, self.labels[:, p], moved))
+        return replace(self, labels=torch.stack(columns, 1), doubt=None)
 
 
 class WishFirst:
@@ -143,7 +158,10 @@ def weighted_scale(name: str, labels: Tensor, weight: Tensor) -> PropertyScale:
 
 @dataclass(frozen=True)
 class TeachSettings:
-    """One stretch of teaching: AdamW, warm-up, then a cosine to ``final`` of the learning rate."""
+    """One stretch of teaching: AdamW, warm-up, then a cosine to ``final`` of the learning rate.
+
+    Labels in doubt are drawn again every ``redraw`` steps.
+    """
 
     steps: int = 1000
     batch_size: int = 512
@@ -152,6 +170,7 @@ class TeachSettings:
     final: float = 0.02
     weight_decay: float = 0.01
     ema_decay: float = 0.99
+    redraw: int = 10
     seed: int = 0
 
 
@@ -186,15 +205,22 @@ def teach(
     settings: TeachSettings,
     rarest: float = 2e-5,
 ) -> list[float]:
-    """Train ``module`` on a pool; the averaged weights follow. Returns the loss of every step, nats per crystal."""
+    """Train ``module`` on a pool; the averaged weights follow. Returns the loss of every step, nats per crystal.
+
+    With labels in doubt crystals come, under a wish and guidance g, in proportion to the g-th power of the probability
+    that they fulfil it, even where no expected value does.
+    """
     generator = torch.Generator().manual_seed(settings.seed)
-    wishes = WishFirst(pool, module.scales, rarest)
+    names = [scale.name for scale in module.scales]
+    wishes = WishFirst(pool.drawn(names, generator), module.scales, rarest)
     denoiser = module.denoiser.train()
     optimizer = torch.optim.AdamW(
         denoiser.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=True
     )
     losses = []
     for step in range(settings.steps):
+        if step and pool.doubt is not None and step % settings.redraw == 0:
+            wishes = WishFirst(pool.drawn(names, generator), module.scales, rarest)
         rate = min(1.0, (step + 1) / settings.warmup)
         cosine = 0.5 * (1 + math.cos(math.pi * step / settings.steps))
         for group in optimizer.param_groups:

@@ -138,6 +138,21 @@ class SlotEnsemble(nn.Module):
         values, widths = zip(*columns, strict=True)
         return torch.stack(values, 1), torch.stack(widths, 1)
 
+    def common_doubt(self, mean: Tensor, std: Tensor) -> Tensor:
+        """[P] root mean square of the standard deviations of `predict` over crystals, on the scale that models see.
+
+        Learnt from few labels, the deviation of a single crystal says little but how far it is from them: ranked by it,
+        the most doubtful crystals come first.
+        """
+        return torch.where(self._logarithms(), std / mean, std).square().mean(0).sqrt()
+
+    def evened(self, mean: Tensor, std: Tensor) -> Tensor:
+        """[B, P] in place of the standard deviations of `predict`: `common_doubt`, in the properties' units."""
+        return torch.where(self._logarithms(), mean, torch.ones_like(mean)) * self.common_doubt(mean, std)
+
+    def _logarithms(self) -> Tensor:
+        return torch.tensor([known_property(name).transform == "log" for name in self.properties])
+
     def values(self, elements: Tensor) -> Mapping[str, Tensor]:
         """Means [B] by property."""
         return dict(zip(self.properties, self.predict(elements)[0].T, strict=True))

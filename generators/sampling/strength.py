@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from generators.sampling.space import SpaceSampler
 
-STRENGTHS = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
+STRENGTHS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 
 
 def choose_strength(
@@ -58,7 +58,7 @@ def choose_for_precision(
     n: int,
     precision: float,
     generator: torch.Generator,
-    strengths: Sequence[float] = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5),
+    strengths: Sequence[float] = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0),
     draws_per_sample: float = 3.0,
 ) -> tuple[float, float, dict[float, float]]:
     """The strength and the veto with most expected different hits among ``n`` samples of an expected ``precision``.

@@ -2,7 +2,9 @@
 
 The labels alone are too few to draw the edge of a rare set. The surrogate is fitted on them and labels crystals that
 are drawn from the space and, round after round, by the generator itself under rare wishes; that pool teaches the
-generator. The space is never enumerated. The surrogate is not the judge and never sees it except through the labels.
+generator. How likely a crystal fulfils a wish counts, not whether its expected value does: with few labels no expected
+value lies far out. The space is never enumerated. The surrogate is not the judge and never sees it except through the
+labels.
 """
 
 from __future__ import annotations
@@ -82,19 +84,21 @@ class Learner:
         fitted = time.perf_counter()
         generator = torch.Generator().manual_seed(seed)
         uniform = self.space.uniform(settings.uniform, generator)
-        uniform_labels = self.surrogate.predict(self.space.at(uniform))[0]
+        uniform_labels, std = self.surrogate.predict(self.space.at(uniform))
+        doubt = self.surrogate.common_doubt(uniform_labels, std)
         edges = torch.quantile(uniform_labels[:, 0], torch.tensor(STRATA[1:-1], dtype=torch.float64))
         if self.generator is None:
             torch.manual_seed(seed)
-            scales = [weighted_scale(name, uniform_labels[:, p], torch.ones(len(uniform)))
-                      for p, name in enumerate(self.properties)]  # fmt: skip
+            one = torch.ones(len(uniform))
+            guess = LabelledPool(uniform, uniform_labels, one, doubt.expand_as(std)).drawn(self.properties, generator)
+            scales = [weighted_scale(name, guess.labels[:, p], one) for p, name in enumerate(self.properties)]
             known = sorted(self.space.allowed.any(0).nonzero().squeeze(1).tolist())
             self.generator = CompositionDiffusion(self.space.table, scales, known, settings.denoiser, seed=self.seed)
         shares = torch.bincount(torch.bucketize(uniform_labels[:, 0], edges), minlength=len(STRATA) - 1).double()
         for stretch in range(settings.stretches):
             if stretch or len(self.visited):
                 self._visit(generator)
-            pool = self._pool(uniform, shares / len(uniform), edges, index, labels)
+            pool = self._pool(uniform, shares / len(uniform), edges, doubt, index, labels)
             self._teach(pool, stretch, seed)
         self.seconds = {"surrogate": fitted - start, "generator": time.perf_counter() - fitted}
 
@@ -128,18 +132,25 @@ class Learner:
         below = Interval(None, high)
         return [below] if len(self.properties) == 1 else [below, Interval(low, None)]
 
-    def _pool(self, uniform: Tensor, shares: Tensor, edges: Tensor, index: Tensor, labels: Tensor) -> LabelledPool:
-        """All crystals met so far, each with the weight of its stratum: crystals of the space over crystals here."""
+    def _pool(
+        self, uniform: Tensor, shares: Tensor, edges: Tensor, doubt: Tensor, index: Tensor, labels: Tensor
+    ) -> LabelledPool:
+        """All crystals met so far, each with the weight of its stratum: crystals of the space over crystals here.
+
+        ``doubt`` [P]: of the surrogate's labels (`SlotEnsemble.common_doubt`).
+        """
         assert self.surrogate is not None
         everything = torch.unique(torch.cat([uniform, self.visited, index]))
         values = self.surrogate.predict(self.space.at(everything))[0]
         place = torch.searchsorted(everything, index)
         values[place] = torch.where(torch.isnan(labels), values[place], labels)
+        spread = doubt.expand_as(values).clone()
+        spread[place] = torch.where(torch.isnan(labels), spread[place], 0.0)
         stratum = torch.bucketize(values[:, 0], edges)
         count = torch.bincount(stratum, minlength=len(STRATA) - 1).double()
         # A tail that was found completely counts once each, whatever the uniform draws say of its size.
         size = torch.maximum(shares * len(self.space), count)
-        return LabelledPool(self.space.elements[everything], values, (size / count.clamp(min=1))[stratum])
+        return LabelledPool(self.space.elements[everything], values, (size / count.clamp(min=1))[stratum], spread)
 
     def gradient(self, wish: Wish, strength: float = 1.0) -> GradientTilt:
         """Guidance by the surrogate's log-probability that the wish is fulfilled. Raises ValueError before `learn`."""

@@ -32,7 +32,7 @@ SIZES = {
     "decorations": (100, 500, 2_000),
 }  # fmt: skip
 SAMPLING_SEEDS = 5
-STRENGTHS = (1.0, 1.5, 2.0, 2.5)
+STRENGTHS = (1.0, 1.5, 2.0, 3.0)
 CALIBRATION = 200
 """Judge calls that tell how far the surrogate's probabilities can be believed."""
 GRADIENTS = (0.5, 1.0, 2.0, 4.0)
@@ -202,8 +202,8 @@ def _target(
 ) -> list[Line]:
     assert learner.surrogate is not None
     lines = []
-    for way, propose in our_ways(learner, wish, STRENGTHS if main else (1.5, 2.0)).items():
-        for n in sizes if main and way.endswith(("1.5, steered", "guidance 2")) else sizes[-1:]:
+    for way, propose in our_ways(learner, wish, STRENGTHS if main else (2.0, 3.0)).items():
+        for n in sizes if main and way.endswith(("guidance 2, steered", "guidance 3")) else sizes[-1:]:
             lines.append(measure(world, wish, way, propose, n, learnt))
     if main:
         for way, propose in gradient_ways(learner, wish).items():

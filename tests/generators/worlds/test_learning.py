@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from torch.nn import functional as F
 
 from generators.campaign import Campaign, CampaignSettings, Judgements, TableJudge
 from generators.denoiser.orbit_denoiser import DenoiserConfig
-from generators.oracles.slot_ensemble import SlotConfig, SlotFit, fit_slot_ensemble
+from generators.oracles.slot_ensemble import SlotConfig, SlotEnsemble, SlotFit, fit_slot_ensemble
 from generators.sampling.likelihood import crystal_log_likelihood
 from generators.teaching import LabelledPool, TeachSettings, WishFirst, weighted_scale
 from generators.wish import Wish
@@ -44,6 +45,32 @@ def test_a_wish_is_practised_with_the_crystals_that_fulfil_it_in_their_proportio
     assert float(inside.double().mean()) == pytest.approx(expected, abs=0.06)
 
 
+def test_labels_in_doubt_teach_crystals_in_proportion_to_the_probability_of_a_hit() -> None:
+    labels = torch.tensor([[-2.0], [-1.0], [0.0], [0.0]], dtype=torch.float64).repeat(500, 1)
+    doubt = torch.tensor([[1.0], [1.0], [1.0], [0.0]], dtype=torch.float64).repeat(500, 1)
+    pool = LabelledPool(torch.zeros(2000, 4, dtype=torch.long), labels, torch.ones(2000), doubt)
+    generator, below, drawn = torch.Generator().manual_seed(0), torch.zeros(4), 0
+    for _ in range(40):
+        certain = pool.drawn(["y"], generator)
+        assert certain.doubt is None and torch.equal(certain.labels[3::4], labels[3::4])
+        wishes = WishFirst(certain, (weighted_scale("y", certain.labels[:, 0], certain.weight),), rarest=0.01)
+        rows, conditions, _ = wishes.draw(4000, generator)
+        mine = torch.isinf(conditions.low[:, 0]) & (conditions.high[:, 0] > -1.6) & (conditions.high[:, 0] < -1.4)
+        below += torch.bincount(rows[mine & conditions.given[:, 0]] % 4, minlength=4)
+        drawn += int((mine & conditions.given[:, 0]).sum())
+    expected = torch.special.ndtr(torch.tensor([0.5, -0.5, -1.5, -torch.inf]))
+    assert drawn > 2000
+    torch.testing.assert_close(below / drawn, expected / expected.sum(), atol=0.04, rtol=0)
+
+
+def test_doubt_of_a_logarithm_keeps_values_positive() -> None:
+    labels = torch.full((4000, 1), 100.0, dtype=torch.float64)
+    pool = LabelledPool(torch.zeros(4000, 4), labels, torch.ones(4000), torch.full_like(labels, 0.5))
+    drawn = pool.drawn(["bulk_modulus"], torch.Generator().manual_seed(0)).labels
+    assert float(drawn.min()) > 0 and float(drawn.log().std()) == pytest.approx(0.5, abs=0.02)
+    assert float(drawn.log().mean()) == pytest.approx(math.log(100), abs=0.03)
+
+
 def test_weighted_quantiles_are_those_of_repeated_labels() -> None:
     labels = torch.randn(300, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     weight = torch.randint(1, 6, (300,), generator=torch.Generator().manual_seed(1))
@@ -65,6 +92,17 @@ def test_the_ensemble_does_not_tell_equivalent_orders_apart_and_learns(world: Wo
     assert torch.allclose(mean, swapped, atol=1e-5)
     assert float((mean[1::2, 0] - truth[1::2]).abs().mean()) < 0.25 * float(truth.std())
     assert bool((std > 0).all())
+
+
+def test_doubt_is_evened_on_the_scale_of_the_models(world: World) -> None:
+    mean = torch.tensor([[50.0, -1.0], [200.0, 2.0]], dtype=torch.float64)
+    std = torch.tensor([[5.0, 0.3], [60.0, 0.4]], dtype=torch.float64)
+    names = ["bulk_modulus", "formation_energy_per_atom"]
+    ensemble = SlotEnsemble(world.space.table, names, torch.zeros(2), torch.ones(2), SlotConfig(8, 16, 1, 2))
+    expected = torch.tensor([(0.1**2 + 0.3**2) / 2, (0.3**2 + 0.4**2) / 2], dtype=torch.float64).sqrt()
+    torch.testing.assert_close(ensemble.common_doubt(mean, std), expected)
+    factor = torch.tensor([[50.0, 1.0], [200.0, 1.0]], dtype=torch.float64)
+    torch.testing.assert_close(ensemble.evened(mean, std), factor * expected)
 
 
 def test_relaxed_crystals_are_the_crystals_at_the_corners_and_have_gradients(world: World, taught: Learner) -> None:
