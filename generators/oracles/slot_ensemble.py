@@ -17,7 +17,9 @@ from torch.nn import functional as F
 from data.properties import known_property
 from data.prototype_table import PrototypeTable
 from generators.element_features import N_STATES, element_features
+from generators.oracles.hit_probability import log_hit_probability
 from generators.oracles.surrogate_module import SurrogateModule
+from generators.wish import Wish
 
 CHUNK = 8192
 
@@ -43,6 +45,7 @@ class SlotEnsemble(nn.Module):
     Attributes:
         properties: names; values are predicted in their units.
         center, scale: [P] of the labels in model space; temperature: [P] factor of the standard deviation.
+        doubt: [P] standard deviation that stands for all crystals, on the scale that models see.
     """
 
     features: Tensor
@@ -50,6 +53,7 @@ class SlotEnsemble(nn.Module):
     center: Tensor
     scale: Tensor
     temperature: Tensor
+    doubt: Tensor
 
     def __init__(
         self, table: PrototypeTable, properties: Sequence[str], center: Tensor, scale: Tensor, config: SlotConfig
@@ -65,6 +69,7 @@ class SlotEnsemble(nn.Module):
         self.register_buffer("center", center.float())
         self.register_buffer("scale", scale.float())
         self.register_buffer("temperature", torch.ones(len(self.properties)))
+        self.register_buffer("doubt", torch.ones(len(self.properties), dtype=torch.float64))
         self.element = nn.Parameter(0.3 * torch.randn(m, N_STATES, e))
         self.from_features = nn.Parameter(0.3 * torch.randn(m, self.features.shape[1], e))
         self.slot = nn.Parameter(torch.randn(m, k, e, w) / (e * k) ** 0.5)
@@ -138,17 +143,22 @@ class SlotEnsemble(nn.Module):
         values, widths = zip(*columns, strict=True)
         return torch.stack(values, 1), torch.stack(widths, 1)
 
-    def common_doubt(self, mean: Tensor, std: Tensor) -> Tensor:
-        """[P] root mean square of the standard deviations of `predict` over crystals, on the scale that models see.
+    def measure_doubt(self, mean: Tensor, std: Tensor) -> None:
+        """Set `doubt` to the root mean square of what `predict` says of many crystals of the space."""
+        self.doubt = torch.where(self._logarithms(), std / mean, std).square().mean(0).sqrt()
+
+    def doubted(self, mean: Tensor) -> Tensor:
+        """[B, P] standard deviations of crystals with ``mean``, by `doubt`, in the properties' units.
 
         Learnt from few labels, the deviation of a single crystal says little but how far it is from them: ranked by it,
-        the most doubtful crystals come first.
+        the most doubtful crystals would come first.
         """
-        return torch.where(self._logarithms(), std / mean, std).square().mean(0).sqrt()
+        return torch.where(self._logarithms(), mean, torch.ones_like(mean)) * self.doubt
 
-    def evened(self, mean: Tensor, std: Tensor) -> Tensor:
-        """[B, P] in place of the standard deviations of `predict`: `common_doubt`, in the properties' units."""
-        return torch.where(self._logarithms(), mean, torch.ones_like(mean)) * self.common_doubt(mean, std)
+    def log_probability(self, elements: Tensor, wish: Wish) -> Tensor:
+        """[B] logarithm of the probability that a crystal fulfils ``wish``, by its expected values and `doubt`."""
+        mean, _ = self.predict(elements)
+        return log_hit_probability(mean, self.doubted(mean), self.properties, wish)
 
     def _logarithms(self) -> Tensor:
         return torch.tensor([known_property(name).transform == "log" for name in self.properties])
@@ -183,7 +193,8 @@ def fit_slot_ensemble(
     """Fit on elements [n, K] and labels [n, P] (NaN where unknown).
 
     Every member sees ``share`` of the rows; what it does not see calibrates the standard deviation (68 % of the
-    errors inside one). The loss is a Gaussian likelihood weighted by its deviation (Seitzer et al., ICLR 2022).
+    errors inside one); `doubt` is that of these crystals. The loss is a Gaussian likelihood weighted by its deviation
+    (Seitzer et al., ICLR 2022).
     """
     settings = settings or SlotFit()
     center, scale = SurrogateModule.standardisation(labels, properties)
@@ -199,6 +210,7 @@ def fit_slot_ensemble(
     inside = torch.rand(ensemble.config.members, len(labels), 1, generator=generator) < settings.share
     _descend(ensemble, elements, target.nan_to_num(), (inside & known).float(), settings, generator)
     _calibrate(ensemble, elements, target, ~inside & known)
+    ensemble.measure_doubt(*ensemble.predict(elements))
     return ensemble.eval()
 
 

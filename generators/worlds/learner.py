@@ -85,7 +85,8 @@ class Learner:
         generator = torch.Generator().manual_seed(seed)
         uniform = self.space.uniform(settings.uniform, generator)
         uniform_labels, std = self.surrogate.predict(self.space.at(uniform))
-        doubt = self.surrogate.common_doubt(uniform_labels, std)
+        self.surrogate.measure_doubt(uniform_labels, std)
+        doubt = self.surrogate.doubt
         edges = torch.quantile(uniform_labels[:, 0], torch.tensor(STRATA[1:-1], dtype=torch.float64))
         if self.generator is None:
             torch.manual_seed(seed)
@@ -98,7 +99,7 @@ class Learner:
         for stretch in range(settings.stretches):
             if stretch or len(self.visited):
                 self._visit(generator)
-            pool = self._pool(uniform, shares / len(uniform), edges, doubt, index, labels)
+            pool = self._pool(uniform, shares / len(uniform), edges, index, labels)
             self._teach(pool, stretch, seed)
         self.seconds = {"surrogate": fitted - start, "generator": time.perf_counter() - fitted}
 
@@ -132,19 +133,14 @@ class Learner:
         below = Interval(None, high)
         return [below] if len(self.properties) == 1 else [below, Interval(low, None)]
 
-    def _pool(
-        self, uniform: Tensor, shares: Tensor, edges: Tensor, doubt: Tensor, index: Tensor, labels: Tensor
-    ) -> LabelledPool:
-        """All crystals met so far, each with the weight of its stratum: crystals of the space over crystals here.
-
-        ``doubt`` [P]: of the surrogate's labels (`SlotEnsemble.common_doubt`).
-        """
+    def _pool(self, uniform: Tensor, shares: Tensor, edges: Tensor, index: Tensor, labels: Tensor) -> LabelledPool:
+        """All crystals met so far, each with the weight of its stratum: crystals of the space over crystals here."""
         assert self.surrogate is not None
         everything = torch.unique(torch.cat([uniform, self.visited, index]))
         values = self.surrogate.predict(self.space.at(everything))[0]
         place = torch.searchsorted(everything, index)
         values[place] = torch.where(torch.isnan(labels), values[place], labels)
-        spread = doubt.expand_as(values).clone()
+        spread = self.surrogate.doubt.expand_as(values).clone()
         spread[place] = torch.where(torch.isnan(labels), spread[place], 0.0)
         stratum = torch.bucketize(values[:, 0], edges)
         count = torch.bincount(stratum, minlength=len(STRATA) - 1).double()
@@ -159,8 +155,8 @@ class Learner:
             raise ValueError("surrogate: has learnt nothing yet")
 
         def reward(distributions: Tensor) -> Tensor:
-            mean, std = surrogate.predict_relaxed(distributions)
-            std = (std.square() + spread(mean, distributions).square()).sqrt()
+            mean, _ = surrogate.predict_relaxed(distributions)
+            std = (surrogate.doubted(mean).square() + spread(mean, distributions).square()).sqrt()
             return log_hit_probability(mean, std, self.properties, wish)
 
         return GradientTilt(reward, strength)

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from benchmarks.world_baselines import MARGIN, Asked, Baselines
-from generators.oracles.hit_probability import log_hit_probability
 from generators.wish import Wish
 from generators.worlds.learner import Learner
 from generators.worlds.scores import score_samples
@@ -56,7 +55,7 @@ def sweep(world: World, learner: Learner, wish: Wish, n: int, seeds: int, way: s
 
     def probability(elements: Tensor) -> Tensor:
         different, place = torch.unique(elements, dim=0, return_inverse=True)
-        return log_hit_probability(*surrogate.predict(different), world.properties, wish).exp()[place]
+        return surrogate.log_probability(different, wish).exp()[place]
 
     found: dict[str, list[list[float]]] = {}
     for family, setting, elements in WAYS[way](world, learner, wish, probability, n, range(2000, 2000 + seeds)):

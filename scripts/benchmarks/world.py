@@ -114,7 +114,7 @@ def automatic_way(
     generator = torch.Generator().manual_seed(0)
 
     def guess(elements: Tensor) -> Tensor:
-        return log_hit_probability(*surrogate.predict(elements), world.properties, wish).exp()
+        return surrogate.log_probability(elements, wish).exp()
 
     change: Callable[[Tensor], Tensor] | None = None
     if calls:
@@ -147,11 +147,10 @@ def _accepted(sampler: SpaceSampler, accept: Callable[[Tensor], Tensor], n: int,
     return draw_accepted(sampler, accept, n, generator)[0]
 
 
-def screening(world: World, predicted: tuple[Tensor, Tensor], wish: Wish) -> Propose:
+def screening(world: World, mean: Tensor, doubt: Tensor, wish: Wish) -> Propose:
     """Uniform draws from all crystals of the space that the surrogate calls hits: every crystal is looked at, which no
     larger space allows. A sampler that prefers what lies deep inside the wish trades coverage for precision."""
-    mean, std = predicted
-    best = torch.argsort(log_hit_probability(mean, std, world.properties, wish), descending=True)
+    best = torch.argsort(log_hit_probability(mean, doubt, world.properties, wish), descending=True)
     expected = best[wish.hits(dict(zip(world.properties, mean[best].T, strict=True)))]
 
     def propose(n: int, generator: torch.Generator) -> Tensor:
@@ -173,12 +172,12 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         return predict(world, learner, wish, arguments.predict)
     sizes = SIZES[arguments.world]
     assert learner.surrogate is not None
-    predicted = learner.surrogate.predict(world.space.elements.long())
+    mean, _ = learner.surrogate.predict(world.space.elements.long())
     figures: dict[str, Any] = {}
     text = [_head(world, arguments, learnt, seconds)]
     for name, wish in targets.items():
         main = name == list(targets)[min(1, len(targets) - 1)]
-        lines = _target(world, learner, wish, sizes, learnt, predicted, main and arguments.labels is None)
+        lines = _target(world, learner, wish, sizes, learnt, mean, main and arguments.labels is None)
         strength, expected = _strength(world, learner, wish)
         text += ["", _table(world, name, wish, lines)]
         text += ["", f"Strength chosen automatically for {sizes[1]:,} judge calls: {strength:g}."]
@@ -197,7 +196,7 @@ def _target(
     wish: Wish,
     sizes: tuple[int, ...],
     learnt: Tensor,
-    predicted: tuple[Tensor, Tensor],
+    mean: Tensor,
     main: bool,
 ) -> list[Line]:
     assert learner.surrogate is not None
@@ -227,7 +226,7 @@ def _target(
         ways |= {"conditional VAE": others.vae, "conditional GAN": others.gan}
     for way, make in ways.items():
         lines.append(measure(world, wish, way, make(), sizes[-1], learnt))
-    bound = screening(world, predicted, wish)
+    bound = screening(world, mean, learner.surrogate.doubted(mean), wish)
     lines.append(measure(world, wish, "surrogate screening of everything", bound, sizes[-1], learnt))
     return lines
 
@@ -237,7 +236,7 @@ def _strength(world: World, learner: Learner, wish: Wish) -> tuple[float, dict[f
     surrogate = learner.surrogate
 
     def probability(elements: Tensor) -> Tensor:
-        return log_hit_probability(*surrogate.predict(elements), world.properties, wish).exp()
+        return surrogate.log_probability(elements, wish).exp()
 
     calls = SIZES[world.name][1]
     generator = torch.Generator().manual_seed(0)

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generators.oracles.hit_probability import log_hit_probability
 from generators.oracles.slot_ensemble import SlotEnsemble
 from generators.screening.baselines import balanced_flags
 from generators.wish import Wish
@@ -60,8 +59,7 @@ class Baselines:
         self.pool = self.code[pool]
 
     def _score(self, elements: Tensor) -> Tensor:
-        mean, std = self.surrogate.predict(elements)
-        return log_hit_probability(mean, std, self.surrogate.properties, self.wish)
+        return self.surrogate.log_probability(elements, self.wish)
 
     def _target(self) -> Tensor:
         """What is asked of the conditional models: the wish's upper end, standardised."""

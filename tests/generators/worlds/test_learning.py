@@ -100,9 +100,10 @@ def test_doubt_is_evened_on_the_scale_of_the_models(world: World) -> None:
     names = ["bulk_modulus", "formation_energy_per_atom"]
     ensemble = SlotEnsemble(world.space.table, names, torch.zeros(2), torch.ones(2), SlotConfig(8, 16, 1, 2))
     expected = torch.tensor([(0.1**2 + 0.3**2) / 2, (0.3**2 + 0.4**2) / 2], dtype=torch.float64).sqrt()
-    torch.testing.assert_close(ensemble.common_doubt(mean, std), expected)
+    ensemble.measure_doubt(mean, std)
+    torch.testing.assert_close(ensemble.doubt, expected)
     factor = torch.tensor([[50.0, 1.0], [200.0, 1.0]], dtype=torch.float64)
-    torch.testing.assert_close(ensemble.evened(mean, std), factor * expected)
+    torch.testing.assert_close(ensemble.doubted(mean), factor * expected)
 
 
 def test_relaxed_crystals_are_the_crystals_at_the_corners_and_have_gradients(world: World, taught: Learner) -> None:
