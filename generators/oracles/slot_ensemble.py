@@ -144,8 +144,8 @@ class SlotEnsemble(nn.Module):
         return torch.stack(values, 1), torch.stack(widths, 1)
 
     def measure_doubt(self, mean: Tensor, std: Tensor) -> None:
-        """Set `doubt` to the root mean square of what `predict` says of many crystals of the space."""
-        self.doubt = torch.where(self._logarithms(), std / mean, std).square().mean(0).sqrt()
+        """Set `doubt` to the median of the deviations that `predict` gives many crystals of the space."""
+        self.doubt = torch.where(self._logarithms(), std / mean, std).median(0).values
 
     def doubted(self, mean: Tensor) -> Tensor:
         """[B, P] standard deviations of crystals with ``mean``, by `doubt`, in the properties' units.

@@ -95,7 +95,7 @@ class Learner:
             scales = [weighted_scale(name, guess.labels[:, p], one) for p, name in enumerate(self.properties)]
             known = sorted(self.space.allowed.any(0).nonzero().squeeze(1).tolist())
             self.generator = CompositionDiffusion(self.space.table, scales, known, settings.denoiser, seed=self.seed)
-        shares = torch.bincount(torch.bucketize(uniform_labels[:, 0], edges), minlength=len(STRATA) - 1).double()
+        shares = torch.bincount(torch.bucketize(uniform_labels[:, 0].contiguous(), edges), minlength=len(STRATA) - 1).double()
         for stretch in range(settings.stretches):
             if stretch or len(self.visited):
                 self._visit(generator)
@@ -142,7 +142,7 @@ class Learner:
         values[place] = torch.where(torch.isnan(labels), values[place], labels)
         spread = self.surrogate.doubt.expand_as(values).clone()
         spread[place] = torch.where(torch.isnan(labels), spread[place], 0.0)
-        stratum = torch.bucketize(values[:, 0], edges)
+        stratum = torch.bucketize(values[:, 0].contiguous(), edges)
         count = torch.bincount(stratum, minlength=len(STRATA) - 1).double()
         # A tail that was found completely counts once each, whatever the uniform draws say of its size.
         size = torch.maximum(shares * len(self.space), count)

@@ -95,14 +95,14 @@ def test_the_ensemble_does_not_tell_equivalent_orders_apart_and_learns(world: Wo
 
 
 def test_doubt_is_evened_on_the_scale_of_the_models(world: World) -> None:
-    mean = torch.tensor([[50.0, -1.0], [200.0, 2.0]], dtype=torch.float64)
-    std = torch.tensor([[5.0, 0.3], [60.0, 0.4]], dtype=torch.float64)
+    mean = torch.tensor([[50.0, -1.0], [200.0, 2.0], [100.0, 0.0]], dtype=torch.float64)
+    std = torch.tensor([[5.0, 0.3], [60.0, 0.4], [20.0, 9.0]], dtype=torch.float64)
     names = ["bulk_modulus", "formation_energy_per_atom"]
     ensemble = SlotEnsemble(world.space.table, names, torch.zeros(2), torch.ones(2), SlotConfig(8, 16, 1, 2))
-    expected = torch.tensor([(0.1**2 + 0.3**2) / 2, (0.3**2 + 0.4**2) / 2], dtype=torch.float64).sqrt()
+    expected = torch.tensor([0.2, 0.4], dtype=torch.float64)
     ensemble.measure_doubt(mean, std)
     torch.testing.assert_close(ensemble.doubt, expected)
-    factor = torch.tensor([[50.0, 1.0], [200.0, 1.0]], dtype=torch.float64)
+    factor = torch.tensor([[50.0, 1.0], [200.0, 1.0], [100.0, 1.0]], dtype=torch.float64)
     torch.testing.assert_close(ensemble.doubted(mean), factor * expected)
 
 
