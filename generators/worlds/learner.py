@@ -95,7 +95,8 @@ class Learner:
             scales = [weighted_scale(name, guess.labels[:, p], one) for p, name in enumerate(self.properties)]
             known = sorted(self.space.allowed.any(0).nonzero().squeeze(1).tolist())
             self.generator = CompositionDiffusion(self.space.table, scales, known, settings.denoiser, seed=self.seed)
-        shares = torch.bincount(torch.bucketize(uniform_labels[:, 0].contiguous(), edges), minlength=len(STRATA) - 1).double()
+        stratum = torch.bucketize(uniform_labels[:, 0].contiguous(), edges)
+        shares = torch.bincount(stratum, minlength=len(STRATA) - 1).double()
         for stretch in range(settings.stretches):
             if stretch or len(self.visited):
                 self._visit(generator)
