@@ -32,7 +32,7 @@ SIZES = {
     "decorations": (100, 500, 2_000),
 }  # fmt: skip
 SAMPLING_SEEDS = 5
-STRENGTHS = (1.0, 1.5, 2.0, 3.0)
+STRENGTHS = (1.0, 1.5, 2.0, 3.0, 4.0)
 CALIBRATION = 200
 """Judge calls that tell how far the surrogate's probabilities can be believed."""
 GRADIENTS = (0.5, 1.0, 2.0, 4.0)
