@@ -212,14 +212,13 @@ def teach(
     """
     generator = torch.Generator().manual_seed(settings.seed)
     names = [scale.name for scale in module.scales]
-    wishes = WishFirst(pool.drawn(names, generator), module.scales, rarest)
     denoiser = module.denoiser.train()
     optimizer = torch.optim.AdamW(
         denoiser.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=True
     )
     losses = []
     for step in range(settings.steps):
-        if step and pool.doubt is not None and step % settings.redraw == 0:
+        if step == 0 or (pool.doubt is not None and step % settings.redraw == 0):
             wishes = WishFirst(pool.drawn(names, generator), module.scales, rarest)
         rate = min(1.0, (step + 1) / settings.warmup)
         cosine = 0.5 * (1 + math.cos(math.pi * step / settings.steps))

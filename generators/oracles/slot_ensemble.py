@@ -144,7 +144,7 @@ class SlotEnsemble(nn.Module):
         return torch.stack(values, 1), torch.stack(widths, 1)
 
     def measure_doubt(self, mean: Tensor, std: Tensor) -> None:
-        """Set `doubt` to the median of the deviations that `predict` gives many crystals of the space."""
+        """Set `doubt` to the median deviation of many crystals, of which `predict` says ``mean`` and ``std`` [n, P]."""
         self.doubt = torch.where(self._logarithms(), std / mean, std).median(0).values
 
     def doubted(self, mean: Tensor) -> Tensor:

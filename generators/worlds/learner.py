@@ -86,13 +86,14 @@ class Learner:
         uniform = self.space.uniform(settings.uniform, generator)
         uniform_labels, std = self.surrogate.predict(self.space.at(uniform))
         self.surrogate.measure_doubt(uniform_labels, std)
-        doubt = self.surrogate.doubt
         edges = torch.quantile(uniform_labels[:, 0], torch.tensor(STRATA[1:-1], dtype=torch.float64))
         if self.generator is None:
             torch.manual_seed(seed)
             one = torch.ones(len(uniform))
-            guess = LabelledPool(uniform, uniform_labels, one, doubt.expand_as(std)).drawn(self.properties, generator)
-            scales = [weighted_scale(name, guess.labels[:, p], one) for p, name in enumerate(self.properties)]
+            spread = self.surrogate.doubt.expand_as(std)
+            pool = LabelledPool(self.space.elements[uniform], uniform_labels, one, spread)
+            guess = pool.drawn(self.properties, generator).labels
+            scales = [weighted_scale(name, guess[:, p], one) for p, name in enumerate(self.properties)]
             known = sorted(self.space.allowed.any(0).nonzero().squeeze(1).tolist())
             self.generator = CompositionDiffusion(self.space.table, scales, known, settings.denoiser, seed=self.seed)
         stratum = torch.bucketize(uniform_labels[:, 0].contiguous(), edges)

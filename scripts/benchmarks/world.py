@@ -147,10 +147,10 @@ def _accepted(sampler: SpaceSampler, accept: Callable[[Tensor], Tensor], n: int,
     return draw_accepted(sampler, accept, n, generator)[0]
 
 
-def screening(world: World, mean: Tensor, doubt: Tensor, wish: Wish) -> Propose:
+def screening(world: World, mean: Tensor, std: Tensor, wish: Wish) -> Propose:
     """Uniform draws from all crystals of the space that the surrogate calls hits: every crystal is looked at, which no
     larger space allows. A sampler that prefers what lies deep inside the wish trades coverage for precision."""
-    best = torch.argsort(log_hit_probability(mean, doubt, world.properties, wish), descending=True)
+    best = torch.argsort(log_hit_probability(mean, std, world.properties, wish), descending=True)
     expected = best[wish.hits(dict(zip(world.properties, mean[best].T, strict=True)))]
 
     def propose(n: int, generator: torch.Generator) -> Tensor:

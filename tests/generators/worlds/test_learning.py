@@ -94,7 +94,7 @@ def test_the_ensemble_does_not_tell_equivalent_orders_apart_and_learns(world: Wo
     assert bool((std > 0).all())
 
 
-def test_doubt_is_evened_on_the_scale_of_the_models(world: World) -> None:
+def test_doubt_is_the_median_deviation_on_the_scale_that_models_see(world: World) -> None:
     mean = torch.tensor([[50.0, -1.0], [200.0, 2.0], [100.0, 0.0]], dtype=torch.float64)
     std = torch.tensor([[5.0, 0.3], [60.0, 0.4], [20.0, 9.0]], dtype=torch.float64)
     names = ["bulk_modulus", "formation_energy_per_atom"]
