@@ -27,7 +27,9 @@ data: $(STAMP)
 	$(BIN)/python scripts/build_elemental_references.py
 	$(BIN)/python scripts/build_elemental_references.py --potential sevennet
 	$(BIN)/python scripts/build_hull_compounds.py  # after build_reference_compounds.py STRUCTURES, which needs structures
+	# build_predicted_compounds.py FORMULAS STRUCTURES needs the known formulas too
 	$(BIN)/python scripts/build_decorations.py
+	$(BIN)/python scripts/build_hull_labels.py
 
 weights: $(STAMP)
 	$(BIN)/raremat-train experiment=surrogate export=generators/weights/surrogate.pt

@@ -70,11 +70,18 @@ def _as_table(result: OracleResult) -> pd.DataFrame:
     return frame
 
 
-def write_parquet(frame: pd.DataFrame, path: Path) -> None:
-    """Write under a temporary name, then rename: a file that exists is complete."""
+def write_parquet(frame: pd.DataFrame, path: Path, small: bool = False) -> None:
+    """Write under a temporary name, then rename: a file that exists is complete.
+
+    Args:
+        small: take more time to make a smaller file, for tables that are embedded.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    frame.to_parquet(temporary, index=False)
+    if small:
+        frame.to_parquet(temporary, index=False, compression="zstd", compression_level=19)
+    else:
+        frame.to_parquet(temporary, index=False)
     temporary.replace(path)
 
 

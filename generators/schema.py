@@ -17,6 +17,7 @@ LOGGERS = ("wandb", "csv", "none")
 TENSOR_FRAMES = ("structure", "ieee")
 RELAXATIONS = ("symmetric", "free", "none")
 HULLS = ("embedded", "known")
+CHOICES = ("likely", "first")
 
 
 def _at_least(config: object, prefix: str, low: float, *names: str) -> None:
@@ -167,6 +168,7 @@ class ScreeningConfig:
     max_shards: int = 200
     baselines: bool = False
     baseline_pool: int = 20_000
+    choose: str = "likely"  # of whole crystals: likely (to be hits, by the embedded surrogate) | first (drawn)
     rounds: int = 0  # above 0, of whole crystals: judge calls in so many rounds, chosen by a surrogate that learns
     exchange: float | None = None  # with rounds: share of the draws that change the best crystals so far; None: 0.5
     similar: int = 4000  # with rounds: children of the best crystals per round, by similar elements, without the model
@@ -182,6 +184,8 @@ class ScreeningConfig:
             raise ValueError(f"screening.exchange={self.exchange}: must lie between 0 and 1")
         if self.hull not in HULLS:
             raise ValueError(f"screening.hull={self.hull}: use one of {', '.join(HULLS)}")
+        if self.choose not in CHOICES:
+            raise ValueError(f"screening.choose={self.choose}: use one of {', '.join(CHOICES)}")
         _positive(self, "screening.", "temperature")
 
 

@@ -136,7 +136,7 @@ def main() -> None:
     energies, kept = good["formation_energy_per_atom"].to_numpy(dtype=np.float64), judged_batch(good)
     above = with_decorations(kept, energies).e_above_hull(fractions_of_batch(kept), energies, SCALE)
     good = good.assign(e_above_hull=above)
-    write_parquet(_compact(good), arguments.output)
+    write_parquet(_compact(good), arguments.output, small=True)
     _write_card(arguments.output.with_suffix(".md"), good, len(frame), dict(reasons), arguments.seed)
     print(f"{arguments.output}: {len(good)} of {len(frame)} crystals, left out: {dict(reasons)}")
 

@@ -125,7 +125,7 @@ def main() -> None:
         table = pd.concat([old, table], ignore_index=True)
         table["protostructure"] = pd.Categorical(table["protostructure"])
         earlier = [line for line in card.read_text(encoding="utf-8").splitlines() if line.startswith(_BY)]
-    write_parquet(table, arguments.output)
+    write_parquet(table, arguments.output, small=True)
     by = (
         f"{_BY} a model of SHA-256 {file_hash(arguments.generator)[:16]} (seed {arguments.seed}): {len(good):,} of "
         f"{len(frame):,}; left out: {json.dumps(reasons)}"

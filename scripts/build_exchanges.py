@@ -88,7 +88,7 @@ def main() -> None:
     frame["parent"] = [eligible.ids[i] for i in row.tolist()]
     frame["round"] = rounds
     good, reasons = labelled(frame)
-    write_parquet(compact(good), arguments.output)
+    write_parquet(compact(good), arguments.output, small=True)
     temperatures = ", ".join(f"{t:g}" for t in TEMPERATURES)
     shares, columns = shares_above_hull(good), ", ".join((*CRYSTAL_COLUMNS, *LABELS))
     arguments.output.with_suffix(".md").write_text(

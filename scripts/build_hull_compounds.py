@@ -105,7 +105,7 @@ def main() -> None:
             ENERGY: values[rows].astype("float32"),
         }
     ).sort_values("formula", ignore_index=True)
-    write_parquet(result, arguments.output)
+    write_parquet(result, arguments.output, small=True)
     reasons = dict(Counter(frame["reason"][~frame["valid"]]))
     arguments.output.with_suffix(".md").write_text(
         f"""# Card of {arguments.output.name}

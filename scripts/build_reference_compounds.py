@@ -57,7 +57,7 @@ def main() -> None:
     reasons = Counter(frame["reason"][~frame["valid"]])
     table = frame.loc[:, ["id", "formula", "protostructure", "crystal_key", *KEPT]]
     table = table.astype(dict.fromkeys(KEPT, "float32"))
-    write_parquet(table, arguments.output)
+    write_parquet(table, arguments.output, small=True)
     card = f"""# Card of {arguments.output.name}
 
 - Made by: `scripts/build_reference_compounds.py`, from {len(table):,} structures ({arguments.source});

@@ -76,6 +76,7 @@ def answer_crystals(config: GenerateConfig, plain: dict[str, Any], folder: Path)
         keep_known=by_composition if task_config.keep_known is None else task_config.keep_known,
         geometries=task_config.geometries or (None if by_composition else 1),
         workers=oracle.workers,
+        likely=screening.choose == "likely",
         rounds=_rounds(config, task),
     )
     own = read_crystals(Path(config.data.path))[0] if config.data.path else None

@@ -32,7 +32,8 @@ DECORATION_SHARE = 0.3
 
 
 def build_crystals(config: TrainConfig) -> tuple[CrystalDataModule, CrystalDiffusion, list[Rejected]]:
-    """Known crystals of ``data.path``, the embedded exchanges, draws and decorations; and an untrained model.
+    """Known crystals of ``data.path``, the embedded exchanges (predicted compounds among them), draws and decorations;
+    and an untrained model.
 
     With ``model.initial`` the model goes on from that one's weights, with its size, its properties and their scales: a
     small table need not have labels of all of them.
@@ -51,7 +52,8 @@ def build_crystals(config: TrainConfig) -> tuple[CrystalDataModule, CrystalDiffu
         sources.append(CrystalSource("known", known, groups))
     exchanges = _plausible(load_exchanges())
     exchanges = exchanges.select(torch.arange(len(exchanges))[: config.data.limit])
-    sources.append(CrystalSource("exchanges", exchanges, [group_of.get(name, name) for name in exchanges.ids]))
+    parents = [name or f"without {i}" for i, name in enumerate(exchanges.ids)]  # that of a drawn crystal has no name
+    sources.append(CrystalSource("exchanges", exchanges, [group_of.get(name, name) for name in parents]))
     draws = load_draws()
     if draws is not None:
         draws = _plausible(draws)

@@ -19,15 +19,16 @@ from data.dataset import CrystalDataset
 from data.frames import from_frame
 from data.prototypes import prototype_library
 from generators.crystals.draws import CrystalDraws, draw_shards, read_shards, write_samples
+from generators.crystals.hit_odds import LikelyHits
 from generators.crystals.judging import METASTABLE, CrystalJudge
 from generators.crystals.labelled import labelled_crystals
-from generators.crystals.rounds import PROBABILITY, Rounds, RoundSettings
+from generators.crystals.rounds import Rounds, RoundSettings
 from generators.generate import Answer
 from generators.oracles.hull import fractions_of_batch
 from generators.oracles.hull_tables import reference_compounds
 from generators.ranking import depth
 from generators.screening.charge_balance import charge_balanced
-from generators.screening.crystal_funnel import KnownCrystals, Screened, screen_crystals
+from generators.screening.crystal_funnel import PROBABILITY, KnownCrystals, Screened, screen_crystals
 from generators.screening.pool import StageCount
 from generators.wish import Wish
 
@@ -45,7 +46,8 @@ class CrystalRunSettings:
         keep_known: known crystals are candidates too.
         geometries: crystals of one key that go on; None for all.
         workers: processes on a CPU.
-        rounds: how judge calls are spent in rounds; None: once, on the first crystals that are drawn.
+        likely: judge calls go to those that the embedded surrogate finds likeliest to be hits; else to the first.
+        rounds: how judge calls are spent in rounds, with a surrogate that learns; None: all at once.
     """
 
     n: int = 1000
@@ -55,6 +57,7 @@ class CrystalRunSettings:
     keep_known: bool = False
     geometries: int | None = 1
     workers: int = 2
+    likely: bool = True
     rounds: RoundSettings | None = None
 
 
@@ -97,6 +100,7 @@ class CrystalGeneration:
             paths = draw_shards(
                 self.draws, self.folder / "samples", settings.n, settings.shard_size, settings.workers, bar.update
             )
+        likely = LikelyHits(self.judge) if settings.likely else None
         screened = screen_crystals(
             tqdm(read_shards(paths), total=len(paths), unit="shard", desc="screen", mininterval=1.0),
             KnownCrystals(self.own),
@@ -104,10 +108,14 @@ class CrystalGeneration:
             settings.judge_calls or settings.top,
             settings.keep_known,
             settings.geometries,
+            likely.log_probability if likely else None,
         )
         if not settings.judge_calls or not len(screened.chosen):
             return paths, screened, None
-        return paths, screened, self.judge.judge(screened.chosen, self.folder / "judged")
+        judged = self.judge.judge(screened.chosen, self.folder / "judged")
+        if PROBABILITY in screened.chosen:
+            judged[PROBABILITY] = screened.chosen[PROBABILITY].to_numpy()
+        return paths, screened, judged
 
     def _in_rounds(self) -> tuple[list[Path], Screened, pd.DataFrame | None]:
         settings = self.settings
@@ -197,6 +205,8 @@ class CrystalGeneration:
                 "judge_evaluations": int(judged["judge_evaluations"].sum()),
                 "distinct_prototypes_in_hits": int(table.loc[table["hit"], "protostructure"].nunique()),
             }
+            if PROBABILITY in judged:
+                summary["raremat"]["expected_hits"] = round(float(judged[PROBABILITY].sum()), 1)
             if self.settings.rounds is not None:
                 summary["rounds"] = _by_round(judged)
         previous = self.folder / "summary.json"
@@ -241,8 +251,10 @@ def describe_crystals(answer: Answer) -> str:
     )
     if "raremat" in summary:
         row = summary["raremat"]
+        expected = f", {row['expected_hits']:.0f} expected by the surrogate" if "expected_hits" in row else ""
         lines.append(
-            f"judge calls {row['judge_calls']}, hits {row['hits']} ({row['hits_per_call']:.1%}): {summary['hit_means']}"
+            f"judge calls {row['judge_calls']}, hits {row['hits']} ({row['hits_per_call']:.1%}{expected}): "
+            f"{summary['hit_means']}"
         )
         lines.append(f"above the hull: {row['metastable']} at most {METASTABLE:g}, {row['stable']} at most 0 eV/atom")
     for row in summary.get("rounds", ()):

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from data.frames import from_frame
 from data.orbit_batch import OrbitBatch
-from generators.crystals.judging import ABOVE, GAP, CrystalJudge
+from generators.crystals.gap_look import DRAWN_GAP, FIRST_WIDTH, REDRAWN_GAPS, GapLook, gap_width, log_gap_inside
+from generators.crystals.hit_odds import HitOdds, predicted_name
+from generators.crystals.judging import GAP, CrystalJudge
 from generators.crystals.labelled import Labelled
 from generators.element_features import N_STATES
 from generators.oracles.crystal_surrogate import CrystalSurrogate
-from generators.oracles.hit_probability import log_inside
-from generators.oracles.hull import fractions_of_batch
-from generators.oracles.judge import exact_bulk_modulus
 from generators.screening.crystal_features import crystal_features
-
-ENERGY = "formation_energy_per_atom"
-DRAWN_GAP = "band_gap_as_drawn"
-MOVED, MOVED_WEIGHT = 0.2, 10
-"""First guess of how far a gap moves in the relaxation (eV), and what it counts for in answers of the judge."""
 
 
 class HitSurrogate:
@@ -28,8 +25,8 @@ class HitSurrogate:
 
     def __init__(self, judge: CrystalJudge, labelled: Labelled, seed: int) -> None:
         self.judge = judge
-        goal = judge.goal.intervals
-        self.properties = tuple(dict.fromkeys([ENERGY if name == ABOVE else name for name in goal]))
+        self.properties = tuple(dict.fromkeys(map(predicted_name, judge.goal.intervals)))
+        self.odds = HitOdds(judge, self.properties)
         for name in self.properties:
             if name not in labelled.dataset.properties:
                 raise ValueError(
@@ -38,12 +35,11 @@ class HitSurrogate:
         self.batch, self.features = labelled.dataset.batch, labelled.features
         self.labels = torch.stack([labelled.dataset.properties[name].double() for name in self.properties], 1)
         # Neighbours in the periodic table are alike; by the shares of the elements they would be as far apart as any.
-        self.model = CrystalSurrogate(
+        self.model = CrystalSurrogate.fit(
             self.features, self.labels, self.properties, seed, alike=slice(N_STATES, None)
         )  # fmt: skip
         self.judged = torch.zeros(0, dtype=torch.bool)
-        self._gaps: dict[str, float] = {}
-        self.hull = self._hull_energy(self.batch) if ABOVE in goal else None
+        self.hull = self.odds.hull_energy(self.batch)
 
     def observe(self, frame: pd.DataFrame) -> None:
         """Learn from all that was judged so far, and count it among what is known."""
@@ -58,64 +54,65 @@ class HitSurrogate:
         self.batch = OrbitBatch.concatenate([self.batch.select(rows), batch])
         self.labels = torch.cat([self.labels[:known], labels])
         self.features = torch.cat([self.features[:known], features])
-        if self.hull is not None:
-            self.hull = torch.cat([self.hull[:known], self._hull_energy(batch)])
+        hull = self.odds.hull_energy(batch)
+        if self.hull is not None and hull is not None:
+            self.hull = torch.cat([self.hull[:known], hull])
         self.judged = torch.ones(len(batch), dtype=torch.bool)
         self.model.observe(features, labels)
 
     def log_probability(self, batch: OrbitBatch) -> Tensor:
         """[B] that every interval holds, the properties taken as independent normals."""
-        hull = None if self.hull is None else self._hull_energy(batch)
-        return self._log_probability(batch, *self.model.predict(crystal_features(batch)), hull)
+        return self.odds.log_probability(
+            batch, *self.model.predict(crystal_features(batch)), self.odds.hull_energy(batch)
+        )  # fmt: skip
 
     def look_closer(
-        self, candidates: pd.DataFrame, score: Tensor, n: int, judged: pd.DataFrame
+        self, candidates: pd.DataFrame, score: Tensor, n: int, look: GapLook, judged: pd.DataFrame
     ) -> tuple[Tensor, Tensor]:
         """The judge's network, which costs no relaxation, asked about the ``n`` likeliest crystals as they were drawn.
 
         Its gap takes the place of the surrogate's; how far gaps move in the relaxation is learnt from what was judged.
-        No crystal is asked about twice.
 
         Returns:
-            Log-probabilities [B], -inf for those not asked about, and the network's gaps [B] (eV), NaN for those.
+            Log-probabilities [B], -inf for those not asked about, and the network's gaps [B, 1] (eV), NaN for those.
         """
-        assert self.judge.network is not None
+        return self._closer(candidates, score, n, look.as_drawn, judged, (DRAWN_GAP,))
+
+    def look_closest(
+        self, candidates: pd.DataFrame, score: Tensor, n: int, look: GapLook, judged: pd.DataFrame, seed: int
+    ) -> tuple[Tensor, Tensor]:
+        """The same in several geometries for each crystal, as the model places atoms and cell; gaps [B, 1 + R]."""
+        generator = torch.Generator().manual_seed(seed)
+        return self._closer(
+            candidates, score, n, lambda part: look.redrawn(part, generator), judged, (DRAWN_GAP, REDRAWN_GAPS)
+        )  # fmt: skip
+
+    def _closer(
+        self,
+        candidates: pd.DataFrame,
+        score: Tensor,
+        n: int,
+        ask: Callable[[pd.DataFrame], Tensor],
+        judged: pd.DataFrame,
+        columns: tuple[str, ...],
+    ) -> tuple[Tensor, Tensor]:
         rows = torch.argsort(score, descending=True, stable=True)[:n]
+        rows = rows[torch.isfinite(score[rows])]
         part = candidates.iloc[rows.numpy()]
-        new = part[~part["id"].isin(self._gaps.keys())]
-        if len(new):
-            gaps = self.judge.network.evaluate(from_frame(new)).values[GAP]
-            self._gaps.update(zip(new["id"], gaps.tolist(), strict=True))
-        gap = torch.tensor([self._gaps[name] for name in part["id"]], dtype=torch.float64)
+        gaps, interval = ask(part), self.judge.goal.intervals[GAP]
+        width = FIRST_WIDTH
+        if set(columns) <= set(judged):
+            before = np.column_stack([np.stack(judged[name].to_list()) for name in columns]).astype(float)
+            width = gap_width(torch.from_numpy(before), torch.tensor(judged[GAP].to_numpy(dtype=float)), interval)
         batch = from_frame(part)
         mean, std = self.model.predict(crystal_features(batch))
-        column = self.properties.index(GAP)
-        mean[:, column], std[:, column] = gap, self._moved(judged)
-        hull = None if self.hull is None else self._hull_energy(batch)
-        closer, seen = torch.full_like(score, -torch.inf), torch.full_like(score, torch.nan)
-        closer[rows], seen[rows] = self._log_probability(batch, mean, std, hull), gap
+        closer = torch.full_like(score, -torch.inf)
+        closer[rows] = self.odds.log_probability(
+            batch, mean, std, self.odds.hull_energy(batch), {GAP: log_gap_inside(gaps, width, interval)}
+        )
+        seen = torch.full((len(score), gaps.shape[1]), torch.nan, dtype=torch.float64)
+        seen[rows] = gaps
         return closer, seen
-
-    @staticmethod
-    def _moved(judged: pd.DataFrame) -> float:
-        """Root mean square change of the gap in the relaxation, eV."""
-        if DRAWN_GAP not in judged:
-            return MOVED
-        change = (judged[GAP] - judged[DRAWN_GAP]).dropna().to_numpy(dtype=float)
-        return float(((MOVED_WEIGHT * MOVED**2 + (change**2).sum()) / (MOVED_WEIGHT + len(change))) ** 0.5)
-
-    def _log_probability(self, batch: OrbitBatch, mean: Tensor, std: Tensor, hull: Tensor | None) -> Tensor:
-        total = torch.zeros(len(batch), dtype=torch.float64)
-        for name, interval in self.judge.goal.intervals.items():
-            column = self.properties.index(ENERGY if name == ABOVE else name)
-            middle = mean[:, column] if hull is None or name != ABOVE else mean[:, column] - hull
-            total = total + log_inside(middle, std[:, column], interval)
-        if "bulk_modulus" in self.judge.goal.intervals and not self.judge.settings.all_bulk_moduli:
-            total = torch.where(exact_bulk_modulus(batch), total, -torch.inf)
-        return total.masked_fill(total.isnan(), -torch.inf)
-
-    def _hull_energy(self, batch: OrbitBatch) -> Tensor:
-        return torch.from_numpy(self.judge.hull.hull_energy(fractions_of_batch(batch)))
 
     def best(self, allowed: Tensor, n: int) -> OrbitBatch:
         """The ``n`` known or judged crystals most like a hit, of the rows ``allowed``.
@@ -125,6 +122,6 @@ class HitSurrogate:
         part, labels = self.batch.select(allowed), self.labels[allowed]
         mean, std = self.model.predict(self.features[allowed])
         mean = torch.where(torch.isfinite(labels), labels, mean)
-        score = self._log_probability(part, mean, std, None if self.hull is None else self.hull[allowed])
+        score = self.odds.log_probability(part, mean, std, None if self.hull is None else self.hull[allowed])
         chosen = torch.argsort(score, descending=True, stable=True)[:n]
         return part.select(chosen)

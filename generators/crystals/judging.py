@@ -16,7 +16,7 @@ from generators.judging import JudgeWorkers, judged_batch
 from generators.oracles.base import Oracle
 from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import Hull, fractions_of_batch
-from generators.oracles.hull_tables import chgnet_hull, known_hull
+from generators.oracles.hull_tables import FAR_BELOW, chgnet_hull, known_hull
 from generators.oracles.judge import PROPERTIES as JUDGED
 from generators.oracles.judge import JudgeSettings, elemental_references, formation_energy
 from generators.wish import Interval, Wish
@@ -68,8 +68,16 @@ class CrystalJudge:
 
     @property
     def goal(self) -> Wish:
-        """What a hit fulfils: the measured part of the wish, or stability where there is none."""
-        return self.measured if self.measured.intervals else Wish({ABOVE: Interval(None, METASTABLE)})
+        """What a hit fulfils: the measured part of the wish, or stability where there is none.
+
+        Nothing real lies more than 0.3 eV/atom below the hull of what is known: an interval of the energy above it that
+        is open below ends there.
+        """
+        intervals = dict(self.measured.intervals) or {ABOVE: Interval(None, METASTABLE)}
+        above = intervals.get(ABOVE)
+        if above is not None and above.low is None and (above.high is None or above.high > FAR_BELOW):
+            intervals[ABOVE] = Interval(FAR_BELOW, above.high)
+        return Wish(intervals)
 
     def judge(self, chosen: pd.DataFrame, folder: Path, name: str = "raremat") -> pd.DataFrame:
         """The relaxed crystals of ``chosen`` (a table of `generators.crystals.draws`), one row each.

@@ -20,8 +20,11 @@ import torch
 from tqdm import tqdm
 
 from data.frames import from_frame
+from data.orbit_batch import OrbitBatch
+from generators.conditioning import Conditions
 from generators.crystals.draws import CrystalDraws, draw_shards, drawn_table, read_shards, shard_paths
-from generators.crystals.hit_surrogate import DRAWN_GAP, HitSurrogate
+from generators.crystals.gap_look import DRAWN_GAP, REDRAWN_GAPS, GapLook
+from generators.crystals.hit_surrogate import HitSurrogate
 from generators.crystals.judging import GAP, CrystalJudge
 from generators.crystals.labelled import Labelled
 from generators.judging import write_parquet
@@ -29,13 +32,11 @@ from generators.sampling.crystal_task import CrystalTask
 from generators.sampling.crystals import CrystalSampler
 from generators.screening.capped import capped
 from generators.screening.crystal_exchange import exchange_crystals
-from generators.screening.crystal_funnel import KnownCrystals, Screened, screen_crystals
+from generators.screening.crystal_funnel import NOT_CHOSEN, PROBABILITY, KnownCrystals, Screened, screen_crystals
 from generators.screening.pool import StageCount
 from generators.screening.proposals import shard_seed
 
-NOT_CHOSEN = "below the surrogate's choice"
 EXCHANGE_NOISE = 0.02
-PROBABILITY = "hit_probability"
 LOOKED_AT = 150
 """Crystals that the judge's network is asked about before the judge is, for each of its calls."""
 
@@ -50,6 +51,8 @@ class RoundSettings:
         similar: children of the best crystals by exchange of similar elements, in a round.
         seeds: so many best crystals.
         per_system: at most this share of a round has the same set of elements, if others are left.
+        redrawn: for each call, so many of the crystals that the judge's network is asked about are seen in geometries
+            of the model too.
         workers: processes that draw, on a CPU.
         shard_size: crystals per file.
     """
@@ -59,6 +62,7 @@ class RoundSettings:
     similar: int = 4000
     seeds: int = 150
     per_system: float = 0.1
+    redrawn: int = 30
     workers: int = 2
     shard_size: int = 250
 
@@ -66,8 +70,9 @@ class RoundSettings:
         for name in ("rounds", "seeds", "workers", "shard_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
-        if self.similar < 0:
-            raise ValueError(f"similar={self.similar}: must not be negative")
+        for name in ("similar", "redrawn"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)}: must not be negative")
         for name in ("exchange", "per_system"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must lie between 0 and 1")
@@ -129,12 +134,12 @@ class Rounds:
             paths += self._paths(number, n)
             if not file.exists():
                 self._draw(number, n, judged)
-                write_parquet(self._choose(paths, judged, wanted), file)
+                write_parquet(self._choose(number, paths, judged, wanted), file)
             chosen = pd.read_parquet(file)
             if not len(chosen):
                 continue
             frame = self.judge.judge(chosen, self.folder / "judged", f"round-{number}")
-            told = [name for name in (PROBABILITY, DRAWN_GAP) if name in chosen]
+            told = [name for name in (PROBABILITY, DRAWN_GAP, REDRAWN_GAPS) if name in chosen]
             frame = frame.assign(round=number, **{name: chosen[name].to_numpy() for name in told})
             judged = pd.concat([judged, frame], ignore_index=True)
         return paths, self._funnel(paths, judged), judged
@@ -228,7 +233,19 @@ class Rounds:
             read_shards(paths), self.known, self.prototypes, 10**9, self.keep_known, self.geometries
         )  # fmt: skip
 
-    def _choose(self, paths: list[Path], judged: pd.DataFrame, wanted: int) -> pd.DataFrame:
+    @cached_property
+    def _look(self) -> GapLook:
+        assert self.judge.network is not None
+        sampler = self._sampler
+        anything = Conditions.from_wish({}, [scale.name for scale in sampler.scales], 1)
+
+        def redraw(batch: OrbitBatch, noise: float, generator: torch.Generator) -> OrbitBatch:
+            with torch.no_grad():
+                return sampler.draw_geometry(batch, anything, generator, noise, sampler.geometry.standard(batch))
+
+        return GapLook(self.judge.network, redraw)
+
+    def _choose(self, number: int, paths: list[Path], judged: pd.DataFrame, wanted: int) -> pd.DataFrame:
         candidates = self._screened(paths).chosen
         if len(judged) and len(candidates):
             candidates = candidates[~candidates["id"].isin(judged["id"])].reset_index(drop=True)
@@ -237,13 +254,18 @@ class Rounds:
         surrogate = self._taught(judged)
         score, gaps = surrogate.log_probability(from_frame(candidates)), None
         if self.judge.network is not None and GAP in self.judge.goal.intervals:
-            score, gaps = surrogate.look_closer(candidates, score, LOOKED_AT * wanted, judged)
+            score, gaps = surrogate.look_closer(candidates, score, LOOKED_AT * wanted, self._look, judged)
+            if redrawn := self.settings.redrawn * wanted:
+                seed = shard_seed(self.draws.seed, f"round-{number}-redrawn", 0)
+                score, gaps = surrogate.look_closest(candidates, score, redrawn, self._look, judged, seed)
         systems = ["-".join(map(str, sorted({int(z) for z in zs}))) for zs in candidates["atomic_numbers"]]
         rows = capped(score, systems, wanted, max(round(self.settings.per_system * wanted), 1))
         chosen = candidates.iloc[rows].reset_index(drop=True)
         chosen[PROBABILITY] = score[rows].exp().numpy()
         if gaps is not None:
-            chosen[DRAWN_GAP] = gaps[rows].numpy()
+            chosen[DRAWN_GAP] = gaps[rows, 0].numpy()
+            if self.settings.redrawn:
+                chosen[REDRAWN_GAPS] = list(gaps[rows, 1:].numpy())
         return chosen
 
     def _funnel(self, paths: list[Path], judged: pd.DataFrame) -> Screened:

@@ -8,14 +8,15 @@ has been. That is exact, takes no training, and follows the judge from the first
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data.properties import known_property
+from data.properties import PropertySpec, known_property
 
 CHUNK = 8192
 _LIMIT = 5.0
@@ -43,9 +44,9 @@ class EnsembleFit:
 class _Networks(nn.Module):
     """M networks of two hidden layers, evaluated together: [B, F] -> means and log variances [M, B, P]."""
 
-    def __init__(self, n_in: int, n_out: int, fit: EnsembleFit) -> None:
+    def __init__(self, n_in: int, n_out: int, members: int, width: int) -> None:
         super().__init__()
-        m, w = fit.members, fit.width
+        m, w = members, width
         sizes = [(n_in, w), (w, w), (w, w)]
         self.weights = nn.ParameterList(nn.Parameter(torch.randn(m, a, b) / a**0.5) for a, b in sizes)
         self.biases = nn.ParameterList(nn.Parameter(torch.zeros(m, 1, b)) for _, b in sizes)
@@ -64,55 +65,100 @@ class CrystalSurrogate:
     """Means and standard deviations of properties from features [B, F].
 
     Args:
-        features: [N, F] of the crystals with labels.
-        labels: [N, P] in the properties' units; NaN where unknown.
         properties: P names.
-        seed: of weights and order.
-        settings: of the fit.
+        networks: fitted, on standardised values.
+        shift, width: [F] of the features.
+        center, scale: [P] of the labels, on the model's scale.
+        temperature: [P] that the networks' standard deviations are multiplied with.
         alike: columns of the features that say how much a judged crystal tells of another one.
-
-    Raises:
-        ValueError: a property without any label.
     """
 
     def __init__(
         self,
+        properties: Sequence[str],
+        networks: _Networks,
+        shift: Tensor,
+        width: Tensor,
+        center: Tensor,
+        scale: Tensor,
+        temperature: Tensor,
+        alike: slice = slice(None),
+    ) -> None:
+        self.properties, self.alike = tuple(properties), alike
+        self.specs = [known_property(name) for name in properties]
+        self.networks, self.shift, self.width = networks, shift, width
+        self.center, self.scale, self.temperature = center, scale, temperature
+        self._judged: list[tuple[Tensor, Tensor, Tensor]] | None = None
+
+    @classmethod
+    def fit(
+        cls,
         features: Tensor,
         labels: Tensor,
         properties: Sequence[str],
         seed: int = 0,
         settings: EnsembleFit | None = None,
         alike: slice = slice(None),
-    ) -> None:
-        self.alike = alike
-        self.properties = tuple(properties)
-        self.specs = [known_property(name) for name in properties]
+    ) -> CrystalSurrogate:
+        """A new one.
+
+        Args:
+            features: [N, F] of the crystals with labels.
+            labels: [N, P] in the properties' units; NaN where unknown.
+            properties: P names.
+            seed: of weights and order.
+            settings: of the fit.
+            alike: see the class.
+
+        Raises:
+            ValueError: a property without any label.
+        """
         settings = settings or EnsembleFit()
-        target = self._to_model(labels)
+        target = _to_model(labels, [known_property(name) for name in properties])
         known = torch.isfinite(target)
-        for name, any_label in zip(self.properties, known.any(0).tolist(), strict=True):
+        for name, any_label in zip(properties, known.any(0).tolist(), strict=True):
             if not any_label:
                 raise ValueError(f"property={name!r}: no crystal has a label of it, the surrogate cannot learn it")
-        self.shift, self.width = features.mean(0), features.std(0).clamp(min=1e-6)
         counts = known.sum(0)
-        self.center = torch.where(known, target, 0.0).sum(0) / counts
-        variance = torch.where(known, target - self.center, 0.0).square().sum(0) / counts
-        self.scale = variance.sqrt().clamp(min=1e-6)
+        center = torch.where(known, target, 0.0).sum(0) / counts
+        variance = torch.where(known, target - center, 0.0).square().sum(0) / counts
+        scale = variance.sqrt().clamp(min=1e-6)
         generator = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.networks = _Networks(features.shape[1], len(self.properties), settings)
-        y = ((target - self.center) / self.scale).float()
+            networks = _Networks(features.shape[1], len(properties), settings.members, settings.width)
+        surrogate = cls(
+            properties, networks, features.mean(0), features.std(0).clamp(min=1e-6), center, scale,
+            torch.ones(len(properties)), alike,
+        )  # fmt: skip
+        y = ((target - center) / scale).float()
         inside = torch.rand(settings.members, len(y), 1, generator=generator) >= settings.held_out
-        x = self._standard(features)
-        _descend(self.networks, x, y.nan_to_num(), (inside & known).float(), settings, generator)
-        self.temperature = torch.ones(len(self.properties))
-        self._calibrate(x, y, ~inside & known)
-        self._judged: list[tuple[Tensor, Tensor, Tensor]] | None = None
+        x = surrogate._standard(features)
+        _descend(networks, x, y.nan_to_num(), (inside & known).float(), settings, generator)
+        surrogate._calibrate(x, y, ~inside & known)
+        return surrogate
+
+    def export(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """(plain config, tensors) for `generators.checkpoints`; weights in half precision, without what was judged."""
+        members, width, _ = self.networks.readout.shape
+        state = {f"networks.{name}": value.half() for name, value in self.networks.state_dict().items()}
+        state |= {name: getattr(self, name) for name in _BUFFERS}
+        return {"properties": list(self.properties), "members": members, "width": width}, state
+
+    @classmethod
+    def from_export(
+        cls, config: Mapping[str, Any], state: Mapping[str, Tensor], alike: slice = slice(None)
+    ) -> CrystalSurrogate:
+        """Inverse of `export`."""
+        networks = _Networks(len(state["shift"]), len(config["properties"]), config["members"], config["width"])
+        weights = {name.removeprefix("networks."): value.float() for name, value in state.items() if "." in name}
+        networks.load_state_dict(weights)
+        buffers = {name: state[name] for name in _BUFFERS}
+        return cls(config["properties"], networks, alike=alike, **buffers)
 
     def observe(self, features: Tensor, labels: Tensor) -> None:
         """Let [N, P] ``labels`` of judged crystals correct the means; replaces what was observed before."""
-        x, y = self._standard(features), (self._to_model(labels) - self.center) / self.scale
+        x, y = self._standard(features), (_to_model(labels, self.specs) - self.center) / self.scale
         mean, std = self._prior(x)
         self._judged = []
         for p in range(len(self.properties)):
@@ -149,9 +195,6 @@ class CrystalSurrogate:
 
     # -- inside -----------------------------------------------------------------------------------------------
 
-    def _to_model(self, labels: Tensor) -> Tensor:
-        return torch.stack([spec.to_model(labels[:, p].double()) for p, spec in enumerate(self.specs)], 1)
-
     def _standard(self, features: Tensor) -> Tensor:
         return ((features - self.shift) / self.width).clamp(-_LIMIT, _LIMIT).float()
 
@@ -174,6 +217,13 @@ class CrystalSurrogate:
             if int(held[..., p].sum()) >= 20:
                 error = ((mean - y)[..., p] / std[None, :, p])[held[..., p]].abs()
                 self.temperature[p] = torch.quantile(error[:100_000], 0.6827).clamp(0.3, 5)
+
+
+_BUFFERS = ("shift", "width", "center", "scale", "temperature")
+
+
+def _to_model(labels: Tensor, specs: Sequence[PropertySpec]) -> Tensor:
+    return torch.stack([spec.to_model(labels[:, p].double()) for p, spec in enumerate(specs)], 1)
 
 
 _NOISE = 0.1

@@ -1,8 +1,8 @@
 """Where the reference compounds of a hull come from.
 
-Two hulls on the judge's own scale are embedded. `known_hull` holds compounds that exist, relaxed by CHGNet: what
-published figures of stability count against, though with fewer compounds than theirs. `chgnet_hull` adds
-hypothetical ones, which CHGNet finds below it: the stricter of the two, and the default.
+Two hulls on the judge's own scale are embedded. `known_hull` holds compounds that exist, relaxed by CHGNet; where only
+the formula was at hand, the structure is predicted. It is what published figures of stability count against.
+`chgnet_hull` adds hypothetical ones, which CHGNet finds below it: the stricter of the two, and the default.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from data.decorations import load_decorations
+from data.exchanges import load_predicted
 from data.orbit_batch import OrbitBatch
 from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import Fractions, Hull, fractions_of, fractions_of_batch
@@ -83,8 +84,11 @@ def judged_compounds() -> pd.DataFrame:
 
 
 def known_compounds() -> tuple[Fractions, NDArray[np.float64]]:
-    """(shares [N, 119], CHGNet's formation energies [N], eV/atom) of `reference_compounds`."""
-    return _usable(reference_compounds())
+    """(shares [N, 119], CHGNet's formation energies [N], eV/atom) of compounds that exist: `reference_compounds`, and
+    formulas without a structure at hand in a predicted one (`data.exchanges.load_predicted`)."""
+    predicted = load_predicted()
+    energy = predicted.properties[ENERGY].numpy()
+    return _joined(_usable(reference_compounds()), (fractions_of_batch(predicted.batch), energy))
 
 
 def competing_compounds() -> tuple[Fractions, NDArray[np.float64]]:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from data.dataset import CrystalDataset
 from data.decorations import load_decorations
-from data.exchanges import load_draws, load_exchanges
+from data.exchanges import load_draws, load_exchanges, load_predicted
 from data.protostructure import crystal_key
 from generators.oracles.hull_tables import reference_compounds
 from generators.screening.pool import StageCount
 from generators.screening.rules import MIN_START_RATIO
 
-TOO_CLOSE, DUPLICATE, NOT_CHOSEN = "sites too close", "duplicate", "beyond judge_calls"
+TOO_CLOSE, DUPLICATE = "sites too close", "duplicate"
+BEYOND, NOT_CHOSEN = "beyond judge_calls", "below the surrogate's choice"
+PROBABILITY = "hit_probability"
+"""Column: by the surrogate, before the judge was asked."""
 KNOWN, TRAINING = "known compound", "hypothetical crystal of the training data"
 
 
@@ -33,10 +37,13 @@ class KnownCrystals:
 
     def __init__(self, own: CrystalDataset | None = None) -> None:
         self._compounds = set(reference_compounds()["crystal_key"]) | set(own.keys() if own is not None else ())
-        self._training: set[str] = set()
+        self._why: dict[str, str] = {}
         draws = load_draws()
         learned = [load_exchanges(), *([draws] if draws is not None else []), load_decorations()]
-        self._batches = [dataset.batch for dataset in learned]
+        self._batches = [
+            load_predicted().batch,
+            *(dataset.batch for dataset in learned),
+        ]  # the first are known formulas
         self._rows: dict[_Chemistry, list[tuple[int, int]]] = defaultdict(list)
         for which, batch in enumerate(self._batches):
             numbers = batch.atomic_number.sort(1, descending=True).values.tolist()
@@ -48,8 +55,9 @@ class KnownCrystals:
         if key in self._compounds:
             return KNOWN
         for which, row in self._rows.pop(_chemistry(space_group, atomic_numbers), ()):
-            self._training.add(crystal_key(self._batches[which].select(torch.tensor([row])).to_crystals()[0]))
-        return TRAINING if key in self._training else ""
+            learned = crystal_key(self._batches[which].select(torch.tensor([row])).to_crystals()[0])
+            self._why.setdefault(learned, TRAINING if which else KNOWN)
+        return self._why.get(key, "")
 
 
 _Chemistry = tuple[int, tuple[int, ...]]
@@ -64,7 +72,7 @@ class Screened:
     """What is left of the drawn crystals.
 
     Attributes:
-        chosen: rows of the shards that go to the judge, in the order drawn.
+        chosen: rows of the shards that go to the judge, in the order drawn or the likeliest first.
         counts: what each stage dropped and why.
         n_new, n_new_prototypes: distinct new crystals; and those whose protostructure no known crystal has.
     """
@@ -82,6 +90,7 @@ def screen_crystals(
     wanted: int,
     keep_known: bool = False,
     geometries: int | None = 1,
+    likely: Callable[[pd.DataFrame], Tensor] | None = None,
 ) -> Screened:
     """Stream the shards once; in memory are one shard, the chosen rows and 16 bytes per distinct crystal.
 
@@ -92,11 +101,13 @@ def screen_crystals(
         wanted: rows to choose at most.
         keep_known: known crystals go on as well.
         geometries: crystals of one key that go on; None for all.
+        likely: log-probabilities [B] that rows of a shard are hits; the likeliest are chosen (`PROBABILITY`). None: the
+            first.
     """
     seen: Counter[int] = Counter()
     reasons: dict[str, Counter[str]] = {stage: Counter() for stage in ("distances", "unique", "novel", "chosen")}
-    kept: list[pd.DataFrame] = []
-    drawn = chosen = n_new = n_new_prototypes = 0
+    chosen = pd.DataFrame({"crystal_key": np.array([], dtype=object)})
+    drawn = n_new = n_new_prototypes = 0
     seconds = 0.0
     for shard in shards:
         drawn += len(shard)
@@ -118,18 +129,21 @@ def screen_crystals(
             if why and not keep_known:
                 reasons["novel"][why] += 1
                 continue
-            if chosen == wanted:
-                reasons["chosen"][NOT_CHOSEN] += 1
-                continue
             rows.append(i)
             novel.append(not why)
-            chosen += 1
         if rows:
-            kept.append(shard.iloc[rows].assign(novel=novel))
+            left_over = shard.iloc[rows].assign(novel=novel)
+            if likely is not None:
+                left_over[PROBABILITY] = likely(left_over).exp().numpy()
+            chosen = pd.concat([chosen, left_over], ignore_index=True) if len(chosen) else left_over
+            if likely is not None:
+                chosen = chosen.sort_values(PROBABILITY, ascending=False, kind="stable")
+            if len(chosen) > wanted:
+                reasons["chosen"][BEYOND if likely is None else NOT_CHOSEN] += len(chosen) - wanted
+                chosen = chosen.iloc[:wanted]
     counts, left = [], drawn
     for stage, dropped in reasons.items():
         after = left - sum(dropped.values())
         counts.append(StageCount(stage, left, after, dict(dropped), seconds if stage == "distances" else 0.0))
         left = after
-    empty = pd.DataFrame({"crystal_key": np.array([], dtype=object)})
-    return Screened(pd.concat(kept, ignore_index=True) if kept else empty, tuple(counts), n_new, n_new_prototypes)
+    return Screened(chosen.reset_index(drop=True), tuple(counts), n_new, n_new_prototypes)

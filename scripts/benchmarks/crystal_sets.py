@@ -15,6 +15,7 @@ from pymatgen.core import Composition
 from data.dataset import CrystalDataset
 from data.decorations import load_decorations
 from data.exchanges import load_draws, load_exchanges, stable_exchanges
+from data.frames import from_frame
 from data.orbit_batch import OrbitBatch
 from data.sources import read_crystals
 from data.splits import split_by
@@ -22,19 +23,27 @@ from generators.build import load_crystal_generator
 from generators.conditioning import Conditions
 from generators.crystals.answer import FROM_NOTHING, ON_WHAT_IS_GIVEN
 from generators.crystals.build import groups_of
-from generators.crystals.draws import known_voters, templates_of
+from generators.crystals.draws import drawn_table, known_voters, templates_of
+from generators.crystals.generate import known_prototypes
+from generators.crystals.hit_odds import LikelyHits
+from generators.crystals.judging import CrystalJudge
 from generators.crystals.module import CrystalDiffusion
 from generators.evaluation.evaluate import ENERGY, Reference
-from generators.oracles.hull_tables import reference_compounds
+from generators.oracles.chgnet_potential import SCALE
+from generators.oracles.hull import Hull, fractions_of
+from generators.oracles.hull_tables import LOWEST, known_compounds, reference_compounds
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask
 from generators.sampling.crystals import CrystalSampler
 from generators.sampling.templates import Templates
 from generators.screening.crystal_exchange import exchange_crystals, with_elements
+from generators.screening.crystal_funnel import KnownCrystals, screen_crystals
 from generators.screening.ion_exchange import Similarity
-from generators.wish import Interval
+from generators.wish import Interval, Wish
 
 LARGEST = 20
+DRAWN = 4
+"""Draws for each crystal that is chosen."""
 Draw = Callable[[int, int], OrbitBatch]
 
 
@@ -124,6 +133,20 @@ class CrystalBench:
 
         return draw
 
+    def chosen(self, draw: Draw) -> Draw:
+        """What `raremat-generate` hands to the judge: of `DRAWN` times as many draws the new ones that the embedded
+        surrogate finds likeliest to be stable."""
+        likely = LikelyHits(CrystalJudge(Wish({}), hull="known"))
+        known = KnownCrystals(self.known)
+
+        def choose(n: int, seed: int) -> OrbitBatch:
+            table = drawn_table(draw(DRAWN * n, seed), "draw").assign(seconds=0.0)
+            return from_frame(
+                screen_crystals([table], known, known_prototypes(), n, likely=likely.log_probability).chosen
+            )  # fmt: skip
+
+        return choose
+
     def decorated(self, n: int, seed: int) -> OrbitBatch:
         """Known crystals with other elements drawn evenly, equal ones staying equal."""
         generator = torch.Generator().manual_seed(seed)
@@ -140,6 +163,12 @@ class CrystalBench:
         stable = self.wish(e_above_hull=(None, 0.0))
         seeds, guided = stable_exchanges(), self.guided
         small = (1, LARGEST)
+        from_nothing = self.drawn(CrystalTask(n_atoms=small), guided, stable)
+        on_prototypes = self.drawn(CrystalTask(seeds=seeds, noise=0.05), self.exchanging, stable)
+        within_groups = self.drawn(
+            CrystalTask(seeds=seeds, noise=0.02, exchange=1, within_groups=True), self.exchanging, stable
+        )
+        exchanged = self.exchanged("group", 1.0, seeds)
         return {
             "raremat, like the known ones": (
                 self.drawn(CrystalTask(max_orbits=32), CrystalSamplerSettings(source=1), self.wish()), 1
@@ -147,24 +176,40 @@ class CrystalBench:
             "raremat, the same, every geometry from noise": (
                 self.drawn(CrystalTask(max_orbits=32), CrystalSamplerSettings(source=1), self.wish(), False), 1
             ),
-            "raremat, wish: at most 0 above the hull": (self.drawn(CrystalTask(n_atoms=small), guided, stable), 3),
+            "raremat, wish: at most 0 above the hull": (from_nothing, 3),
+            "raremat, the same, chosen": (self.chosen(from_nothing), 3),
             "raremat, the same, three to five elements": (
                 self.drawn(CrystalTask(n_atoms=small, n_elements=(3, 5)), guided, stable), 1
             ),
-            "raremat, the same on known prototypes": (
-                self.drawn(CrystalTask(seeds=seeds, noise=0.05), self.exchanging, stable), 1
-            ),
+            "raremat, the same on known prototypes": (on_prototypes, 1),
+            "raremat, the same on known prototypes, chosen": (self.chosen(on_prototypes), 1),
             "raremat, learned ion exchange of one element": (
                 self.drawn(CrystalTask(seeds=seeds, noise=0.02, exchange=1), self.exchanging, stable), 3
             ),
-            "raremat, the same within groups": (
-                self.drawn(CrystalTask(seeds=seeds, noise=0.02, exchange=1, within_groups=True), self.exchanging, stable), 3
-            ),
+            "raremat, the same within groups": (within_groups, 3),
+            "raremat, the same within groups, chosen": (self.chosen(within_groups), 3),
             "ion exchange, one element by its group neighbour": (self.exchanged("group", 1.0), 3),
-            "ion exchange of the embedded exchanges": (self.exchanged("group", 1.0, seeds), 3),
+            "ion exchange of the embedded exchanges": (exchanged, 3),
+            "ion exchange of the embedded exchanges, chosen": (self.chosen(exchanged), 3),
             "ion exchange, substitution probabilities": (self.exchanged("probability"), 1),
             "random decoration": (self.decorated, 1),
+            "random decoration, chosen": (self.chosen(self.decorated), 1),
         }  # fmt: skip
+
+
+def published_hull(folder: Path) -> Hull:
+    """The lower envelope of CHGNet's energies of the known compounds and the published ones of the Materials Project's
+    hull (``hull/mp_on_hull.parquet``), which CHGNet was trained to give."""
+    fractions, energy = known_compounds()
+    table = pd.read_parquet(folder / "hull" / "mp_on_hull.parquet")
+    table = table[table[ENERGY] > LOWEST]
+    published = fractions_of([Composition(f).reduced_formula for f in table["formula"]])
+    usable = np.isfinite(published).all(1)
+    return Hull(
+        np.concatenate([fractions, published[usable]]),
+        np.concatenate([energy, table[ENERGY].to_numpy(np.float64)[usable]]),
+        SCALE,
+    )
 
 
 def known_pairs(known: CrystalDataset, folder: Path) -> set[tuple[str, int]]:

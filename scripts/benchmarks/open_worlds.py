@@ -42,7 +42,7 @@ ROUNDS = RoundSettings(rounds=9, seeds=SEEDS, workers=1)
 SETS = {
     "raremat": (360, ROUNDS),
     "raremat, exchanges of the model alone": (2700, replace(ROUNDS, exchange=1.0, similar=0)),
-    "similar elements, same surrogate, no model": (0, replace(ROUNDS, exchange=0.0)),
+    "similar elements, same surrogate, no model": (0, replace(ROUNDS, exchange=0.0, redrawn=0)),
 }
 """Crystals drawn by the model, and how the judge calls are spent."""
 ONCE = "raremat, exchanges of the model alone"

@@ -19,16 +19,17 @@ from data.frames import from_frame, to_frame
 from data.orbit_batch import OrbitBatch
 from generators.conditioning import Conditions
 from generators.crystals.draws import CrystalDraws
-from generators.crystals.hit_surrogate import DRAWN_GAP, HitSurrogate
+from generators.crystals.gap_look import DRAWN_GAP, FIRST_WIDTH, WIDTHS, GapLook, gap_width, log_gap_inside
+from generators.crystals.hit_surrogate import HitSurrogate
 from generators.crystals.judging import CrystalJudge
 from generators.crystals.labelled import Labelled
-from generators.crystals.rounds import NOT_CHOSEN, Rounds, RoundSettings, shares
+from generators.crystals.rounds import Rounds, RoundSettings, shares
 from generators.element_features import element_features
 from generators.oracles.crystal_surrogate import CrystalSurrogate, EnsembleFit
 from generators.sampling.crystal_task import CrystalTask
 from generators.sampling.crystals import CrystalSamplerSettings
 from generators.screening.crystal_features import crystal_features
-from generators.screening.crystal_funnel import KnownCrystals
+from generators.screening.crystal_funnel import NOT_CHOSEN, KnownCrystals
 from generators.wish import Interval, Wish
 
 ENERGY = "formation_energy_per_atom"
@@ -70,7 +71,7 @@ def labelled() -> Labelled:
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("generators.crystals.hit_surrogate.CrystalSurrogate", partial(CrystalSurrogate, settings=FIT))
+    monkeypatch.setattr(CrystalSurrogate, "fit", partial(CrystalSurrogate.fit, settings=FIT))
 
 
 def test_a_surrogate_ranks_by_the_wish_and_learns_from_the_judge(labelled: Labelled) -> None:
@@ -122,18 +123,63 @@ def test_the_network_of_the_judge_is_asked_before_the_judge(labelled: Labelled) 
     candidates = to_frame(batch).assign(id=[f"c{i}" for i in range(len(batch))])
     score = surrogate.log_probability(batch)
     none = pd.DataFrame()
-    closer, gap = surrogate.look_closer(candidates, score, 200, none)
+    look = GapLook(judge.network, lambda part, noise, generator: part)  # type: ignore[arg-type]
+    closer, gaps = surrogate.look_closer(candidates, score, 200, look, none)
+    gap = gaps[:, 0]
     seen = torch.isfinite(gap)
     assert asked == [200] == [int(seen.sum())] and bool((closer[~seen] == -torch.inf).all())
     assert torch.equal(gap[seen], truth(batch)[seen].neg())
     inside = seen & (gap > 1.0) & (gap < 1.2)
     assert float(closer[inside].min()) > float(closer[seen & ((gap < 0.8) | (gap > 1.4))].max())
     still = pd.DataFrame({"band_gap": [1.0] * 100, DRAWN_GAP: [1.01] * 99 + [np.nan]})
-    sure, _ = surrogate.look_closer(
-        candidates, score, 200, still
+    sure, _ = surrogate.look_closer(candidates, score, 200, look, still)
+    assert float(sure[inside].max()) > float(
+        closer[inside].max()
     )  # relaxation hardly moves gaps: surer of what is inside
-    assert float(sure[inside].max()) > float(closer[inside].max())
     assert asked == [200]  # nothing is asked about twice
+
+
+def test_of_equal_gaps_the_one_that_is_the_same_in_other_geometries_comes_first(labelled: Labelled) -> None:
+    """Every second crystal has another gap as soon as its geometry is redrawn."""
+    batch = labelled.dataset.batch.select(torch.arange(60))
+    dataset = replace(labelled.dataset, properties={"band_gap": torch.rand(len(labelled.dataset)) * 6})
+
+    def evaluate(part: OrbitBatch) -> SimpleNamespace:
+        return SimpleNamespace(values={"band_gap": torch.full((len(part),), 1.1) + part.strain[:, 5].float()})
+
+    def redraw(part: OrbitBatch, noise: float, generator: torch.Generator) -> OrbitBatch:
+        strain = part.strain.clone()
+        strain[::2, 5] += 10 * noise
+        return part.replace(strain=strain)
+
+    wish = Wish({"band_gap": Interval(1.0, 1.2)})
+    judge = FormulaJudge(wish)
+    judge.measured, judge.network = wish, SimpleNamespace(evaluate=evaluate)  # type: ignore[assignment]
+    surrogate = HitSurrogate(judge, Labelled(dataset, labelled.features), 0)
+    flat = batch.replace(strain=torch.cat([batch.strain[:, :5], torch.zeros(len(batch), 1)], 1))
+    candidates = to_frame(flat).assign(id=[f"c{i}" for i in range(len(flat))])
+    look = GapLook(judge.network, redraw)  # type: ignore[arg-type]
+    score = torch.zeros(len(batch), dtype=torch.float64)
+    score[50:] = -torch.inf  # never asked about, however many are wanted
+    closest, gaps = surrogate.look_closest(candidates, score, 60, look, pd.DataFrame(), 0)
+    assert gaps.shape == (60, 5) and torch.isfinite(closest).tolist() == [True] * 50 + [False] * 10
+    assert torch.allclose(gaps[:2].double(), torch.tensor([[1.1, 1.3, 1.3, 1.6, 1.6], [1.1] * 5]).double())
+    assert float(closest[1:50:2].min()) > float(closest[:50:2].max())
+
+
+def test_how_far_gaps_move_is_learnt_from_hits_and_misses() -> None:
+    interval = Interval(0.9, 1.1)
+    gaps = torch.ones(60, 1, dtype=torch.float64)
+    stay, leave = torch.ones(60, dtype=torch.float64), torch.full((60,), 1.5, dtype=torch.float64)
+    assert gap_width(gaps[:0], stay[:0], interval) == FIRST_WIDTH
+    assert gap_width(gaps, stay, interval) == WIDTHS[0] and gap_width(gaps, leave, interval) == WIDTHS[-1]
+    far = torch.where(
+        torch.arange(60) < 50, 1.0, 100.0
+    ).double()  # a few that go very far say only that they are outside
+    assert gap_width(gaps, far, interval) <= FIRST_WIDTH
+    mixed = torch.tensor([[1.0, 1.0], [1.0, 9.0], [1.0, torch.nan]], dtype=torch.float64)
+    inside = log_gap_inside(mixed, 0.01, interval).exp()
+    assert torch.allclose(inside, torch.tensor([1.0, 0.5, 1.0], dtype=torch.float64))
 
 
 def rounds(model: Path, labelled: Labelled, folder: Path, task: CrystalTask | None = None, **settings: Any) -> Rounds:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from data.exchanges import load_exchanges
+from generators.build import load_crystal_surrogate
+from generators.checkpoints import load_checkpoint, save_checkpoint
 from generators.oracles.crystal_surrogate import CrystalSurrogate, EnsembleFit
+from generators.screening.crystal_features import crystal_features
 
 FIT = EnsembleFit(members=3, width=32, steps=300, batch_size=128)
 ENERGY, MODULUS = "formation_energy_per_atom", "bulk_modulus"
@@ -26,7 +32,7 @@ def surrogate() -> CrystalSurrogate:
     y = truth(x)
     y[::3, 1] = torch.nan  # rows without a modulus teach the energy
     y[:, 0] += 0.1 * torch.randn(len(x), generator=torch.Generator().manual_seed(9))
-    return CrystalSurrogate(x, y, (ENERGY, MODULUS), settings=FIT)
+    return CrystalSurrogate.fit(x, y, (ENERGY, MODULUS), settings=FIT)
 
 
 def test_it_learns_a_smooth_function_and_knows_its_error(surrogate: CrystalSurrogate) -> None:
@@ -78,13 +84,31 @@ def test_the_correction_is_the_posterior_of_a_gaussian_process(surrogate: Crysta
 
 def test_the_same_seed_gives_the_same_surrogate() -> None:
     x, fit = features(200, 5), EnsembleFit(members=2, width=8, steps=5)
-    one, other = (CrystalSurrogate(x, truth(x), (ENERGY, MODULUS), 3, fit).predict(x)[0] for _ in range(2))
+    one, other = (CrystalSurrogate.fit(x, truth(x), (ENERGY, MODULUS), 3, fit).predict(x)[0] for _ in range(2))
     assert torch.equal(one, other)
-    assert not torch.equal(one, CrystalSurrogate(x, truth(x), (ENERGY, MODULUS), 4, fit).predict(x)[0])
+    assert not torch.equal(one, CrystalSurrogate.fit(x, truth(x), (ENERGY, MODULUS), 4, fit).predict(x)[0])
 
 
 def test_a_property_without_labels_is_an_error() -> None:
     labels = truth(features(20, 6))
     labels[:, 1] = torch.nan
     with pytest.raises(ValueError, match="property='bulk_modulus': no crystal has a label"):
-        CrystalSurrogate(features(20, 6), labels, (ENERGY, MODULUS), settings=FIT)
+        CrystalSurrogate.fit(features(20, 6), labels, (ENERGY, MODULUS), settings=FIT)
+
+
+def test_a_file_gives_the_same_predictions(surrogate: CrystalSurrogate, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "s.pt", "crystal_surrogate", *surrogate.export())
+    again = CrystalSurrogate.from_export(*load_checkpoint(tmp_path / "s.pt", "crystal_surrogate"))
+    x = features(50, 9)
+    for one, other in zip(surrogate.predict(x), again.predict(x), strict=True):
+        assert torch.allclose(one, other, rtol=0.02, atol=0.02)  # half precision
+    assert again.properties == surrogate.properties
+
+
+def test_the_embedded_one_knows_what_is_embedded() -> None:
+    exchanges = load_exchanges().select(torch.arange(0, 30000, 300))
+    embedded = load_crystal_surrogate()
+    mean, std = embedded.predict(crystal_features(exchanges.batch))
+    column = embedded.properties.index(ENERGY)
+    error = (mean[:, column] - exchanges.properties[ENERGY].double()).abs()
+    assert float(error.median()) < 0.05 and float((error < 2 * std[:, column]).double().mean()) > 0.8

@@ -30,6 +30,13 @@ def test_no_known_compound_lies_below_the_known_hull_and_the_embedded_one_is_nev
     assert on_hull[0] > on_hull[1] + 0.01
 
 
+def test_known_formulas_without_a_structure_are_on_the_known_hull() -> None:
+    """Sesquioxides, a nitride and iodides that every hull must have; published formation energies in eV/atom."""
+    published = {"Y2O3": -3.9, "Gd2O3": -3.8, "GdN": -1.8, "NdI3": -1.7, "ErI3": -1.6}
+    hull = known_hull().hull_energy(fractions_of(list(published)))
+    assert np.abs(hull - np.array(list(published.values()))).max() < 0.35
+
+
 def test_decorations_belong_to_the_embedded_hull_only() -> None:
     decorations = load_decorations()
     rows = np.arange(0, len(decorations.batch), 50).tolist()

@@ -12,9 +12,11 @@ from data.exchanges import load_exchanges
 from data.protostructure import crystal_key
 from generators.oracles.hull_tables import reference_compounds
 from generators.screening.crystal_funnel import (
+    BEYOND,
     DUPLICATE,
     KNOWN,
     NOT_CHOSEN,
+    PROBABILITY,
     TOO_CLOSE,
     TRAINING,
     KnownCrystals,
@@ -61,11 +63,27 @@ def test_every_crystal_leaves_at_the_right_stage() -> None:
     assert counts["distances"].reasons == {TOO_CLOSE: 2} and counts["distances"].n_in == 9
     assert counts["unique"].reasons == {DUPLICATE: 3}
     assert counts["novel"].reasons == {KNOWN: 1}
-    assert counts["chosen"].reasons == {NOT_CHOSEN: 1} and counts["chosen"].n_out == 2
+    assert counts["chosen"].reasons == {BEYOND: 1} and counts["chosen"].n_out == 2
     assert (result.n_new, result.n_new_prototypes) == (3, 2)
     assert counts["distances"].seconds == 4.5
     for one, other in zip(result.counts, result.counts[1:], strict=False):
         assert one.n_out == other.n_in and one.n_in - one.n_out == sum(one.reasons.values())
+
+
+def test_the_likeliest_of_all_shards_are_chosen() -> None:
+    asked: list[list[str]] = []
+    odds = {"a": 0.3, "c": 0.1, "d": 0.9}
+
+    def likely(table: pd.DataFrame) -> torch.Tensor:
+        asked.append(table["crystal_key"].tolist())
+        return torch.tensor([odds[key] for key in table["crystal_key"]], dtype=torch.float64).log()
+
+    result = screen_crystals(SHARDS, Known(), frozenset(), 2, likely=likely)
+    assert asked == [["a"], ["c", "d"]]  # what is dropped before costs nothing
+    assert result.chosen["crystal_key"].tolist() == ["d", "a"]
+    assert result.chosen[PROBABILITY].round(6).tolist() == [0.9, 0.3]
+    assert result.counts[-1].reasons == {NOT_CHOSEN: 1} and result.counts[-1].n_out == 2
+    assert screen_crystals(SHARDS, Known(), frozenset(), 9, likely=likely).counts[-1].reasons == {}
 
 
 def test_known_crystals_and_more_geometries_are_kept_on_demand() -> None:
