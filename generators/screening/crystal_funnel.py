@@ -134,7 +134,7 @@ def screen_crystals(
         if rows:
             left_over = shard.iloc[rows].assign(novel=novel)
             if likely is not None:
-                left_over[PROBABILITY] = likely(left_over).exp().numpy()
+                left_over[PROBABILITY] = likely(left_over).numpy()  # logarithms keep the order of what is far off
             chosen = pd.concat([chosen, left_over], ignore_index=True) if len(chosen) else left_over
             if likely is not None:
                 chosen = chosen.sort_values(PROBABILITY, ascending=False, kind="stable")
@@ -146,4 +146,6 @@ def screen_crystals(
         after = left - sum(dropped.values())
         counts.append(StageCount(stage, left, after, dict(dropped), seconds if stage == "distances" else 0.0))
         left = after
+    if likely is not None and len(chosen):
+        chosen = chosen.assign(**{PROBABILITY: np.exp(chosen[PROBABILITY])})
     return Screened(chosen.reset_index(drop=True), tuple(counts), n_new, n_new_prototypes)

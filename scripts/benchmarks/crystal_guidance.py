@@ -76,7 +76,7 @@ def _page(rows: list[dict[str, Any]]) -> str:
 `python scripts/benchmark.py crystal_guidance --structures STRUCTURES.parquet`: {N} samples each of at most {LARGEST} atoms, nothing filtered; seed {SEED}; shares
 in % and protocol as in "Whole crystals" (95 % intervals are at most ± 7). Guidance and temperature of prototypes (space groups, positions, which
 orbits share an element), the same of elements, and the energy above the hull (eV/atom) that is asked for. Where the interval is open
-below, some end in holes of CHGNet, far below the hull. The number of elements is drawn first and never guided: guidance of
+below, a few end far below the hull. The number of elements is drawn first and never guided: guidance of
 prototypes without it ends at elemental solids and molecules, stable and of no use.
 
 | prototypes | elements | asked for | elements per crystal | {" | ".join(SHOWN.values())} |

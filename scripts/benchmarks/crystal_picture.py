@@ -54,8 +54,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 `python scripts/benchmark.py crystal_picture --structures STRUCTURES.parquet`: {N} crystals drawn like the guided ones of the section
 "Whole crystals" (seed {SEED}), none left out. Left the {SHOWN} lowest, right the {SHOWN} highest above the hull of the known compounds; formula,
-space group, energy above the hull after relaxation. Above as drawn, below as CHGNet relaxes them. What lies far below the hull is
-no discovery but a hole of the judge: such compositions (CsCl2) are outside of what CHGNet was trained on.
+space group, energy above the hull after relaxation. Above as drawn, below as CHGNet relaxes them. What lies
+more than 0.3 eV/atom below the hull would be no discovery but an error of the judge or a gap in the hull.
 Median {np.median(finite):.3f} eV/atom, {int((above <= 0.1).sum())} of {N} at most 0.1, of these {int((above < -0.3).sum())} below -0.3.
 
 ![Best and worst of {N}](images/crystals.png)"""

@@ -133,14 +133,14 @@ class CrystalBench:
 
         return draw
 
-    def chosen(self, draw: Draw) -> Draw:
-        """What `raremat-generate` hands to the judge: of `DRAWN` times as many draws the new ones that the embedded
+    def chosen(self, draw: Draw, drawn: int = DRAWN) -> Draw:
+        """What `raremat-generate` hands to the judge: of ``drawn`` times as many draws the new ones that the embedded
         surrogate finds likeliest to be stable."""
         likely = LikelyHits(CrystalJudge(Wish({}), hull="known"))
         known = KnownCrystals(self.known)
 
         def choose(n: int, seed: int) -> OrbitBatch:
-            table = drawn_table(draw(DRAWN * n, seed), "draw").assign(seconds=0.0)
+            table = drawn_table(draw(drawn * n, seed), "draw").assign(seconds=0.0)
             return from_frame(
                 screen_crystals([table], known, known_prototypes(), n, likely=likely.log_probability).chosen
             )  # fmt: skip
@@ -178,6 +178,7 @@ class CrystalBench:
             ),
             "raremat, wish: at most 0 above the hull": (from_nothing, 3),
             "raremat, the same, chosen": (self.chosen(from_nothing), 3),
+            "raremat, the same, chosen of 8": (self.chosen(from_nothing, 8), 3),
             "raremat, the same, three to five elements": (
                 self.drawn(CrystalTask(n_atoms=small, n_elements=(3, 5)), guided, stable), 1
             ),

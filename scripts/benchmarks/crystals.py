@@ -164,7 +164,7 @@ def _page(frame: pd.DataFrame, bench: CrystalBench) -> str:
 
 `python scripts/benchmark.py crystals --structures STRUCTURES.parquet --data FOLDER`: {N:,} samples each of at most 20 atoms; relaxed within
 symmetry by CHGNet 0.3.0 (forces below 0.1 eV/Å); shares of all samples in %, ± standard deviation over the seeds. Nothing is filtered but in the
-rows that say "chosen": there {DRAWN} times as many are drawn, and of those whose crystal key is new the embedded surrogate takes the {N:,} likeliest to
+rows that say "chosen": there {DRAWN} times (or 8 times) as many are drawn, and of those whose crystal key is new the embedded surrogate takes the {N:,} likeliest to
 be stable, as `raremat-generate` does before it asks the judge.
 
 Metastable: at most {METASTABLE} eV/atom above the hull; strict: at most {STABLE * 1000:.0f} meV/atom; far below: more than {-FAR_BELOW:g} eV/atom below it. The hull is the

@@ -113,6 +113,15 @@ def test_candidates_are_judged_ranked_and_written(
     table = pd.read_parquet(folder / "candidates.parquet")
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["raremat"]["judge_calls"] == 4 and summary["raremat"]["hits"] >= int(table["hit"].sum())
+    assert summary["raremat"]["expected_hits"] == pytest.approx(table["hit_probability"].sum(), abs=1)
+    assert "expected by the surrogate" in text
+    drawn = sorted(pd.read_parquet(folder / "samples.parquet")["id"])
+    first = run(
+        monkeypatch, tmp_path, "run=first", "screening.choose=first", *(a for a in arguments if a != "run=judged")
+    )
+    assert sorted(pd.read_parquet(first / "samples.parquet")["id"]) == drawn
+    assert "hit_probability" not in pd.read_parquet(first / "candidates.parquet")
+    assert "expected by the surrogate" not in capsys.readouterr().out
     assert (table["hit"] == (table["formation_energy_per_atom"] <= 0)).all()
     assert table["hit"].is_monotonic_decreasing and table["crystal_key"].is_unique
     assert (table["e_above_hull"] >= table["e_above_known_hull"] - 1e-6).all()

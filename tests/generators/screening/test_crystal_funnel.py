@@ -84,6 +84,9 @@ def test_the_likeliest_of_all_shards_are_chosen() -> None:
     assert result.chosen[PROBABILITY].round(6).tolist() == [0.9, 0.3]
     assert result.counts[-1].reasons == {NOT_CHOSEN: 1} and result.counts[-1].n_out == 2
     assert screen_crystals(SHARDS, Known(), frozenset(), 9, likely=likely).counts[-1].reasons == {}
+    odds = {"a": 1e-300, "c": 1e-250, "d": 1e-280}
+    far = screen_crystals(SHARDS, Known(), frozenset(), 3, likely=lambda table: likely(table) * 10)
+    assert far.chosen["crystal_key"].tolist() == ["c", "d", "a"] and (far.chosen[PROBABILITY] == 0).all()
 
 
 def test_known_crystals_and_more_geometries_are_kept_on_demand() -> None:
