@@ -112,13 +112,14 @@ def page(frame: pd.DataFrame, calls: int, labelled: int, existing: Mapping[str, 
     return f"""## Open worlds
 
 `python scripts/benchmark.py open --structures STRUCTURES.parquet --seeds {len(seeds)}`: {calls} judge calls per wish and way, mean ± standard deviation
-over the seeds {", ".join(map(str, seeds))} (the settings were chosen on seed 0). A hit is inside the wish and at most 0.1 eV/atom above the hull of the
+over the seeds {", ".join(map(str, seeds))} (the settings were chosen on seed 0). A hit is inside the wish and -0.3 to 0.1 eV/atom above the hull of the
 known compounds (CHGNet 0.3.0, relaxed within symmetry; bulk moduli with cells and coordinates relaxed at both volumes; band gaps by CGCNN
 on the relaxed crystal). "New" are the hits that are unique and novel by crystal key and, relaxed, by pymatgen's StructureMatcher
 against STRUCTURES and all embedded training data.
 
 - raremat: `raremat-generate experiment=rounds`: nine rounds; 360 crystals drawn by the model in all (half of them learned exchange) and 4,000 children by
-  similar elements per round, chosen by a surrogate that {labelled:,} labelled crystals teach first and every round's answers after.
+  similar elements per round, chosen by a surrogate that {labelled:,} labelled crystals teach first and every round's answers after; gaps are looked
+  at in four geometries of the model before the judge is asked.
 - exchanges of the model alone: the same, but 300 learned exchanges per round are all that the surrogate chooses from (first wish only).
 - similar elements, same surrogate, no model: the same without the model's draws.
 - ion exchange: the first {calls} new children of the 150 labelled crystals that fulfil the wish or come nearest; random decoration: of known crystals.
@@ -128,8 +129,7 @@ fulfil stability and bulk modulus, mean difference of the formation energies, me
 hits by DFT, of 250 structures (Zeni et al., Nature 639, 624 (2025)); another judge, so only a scale. Goal and MatterGen's figure of the bulk modulus are for
 more than 400 GPa: there CHGNet finds no stable crystal among all labelled ones, which makes 300 GPa the rare end of this judge.
 
-{"One seed: ten" if len(seeds) == 1 else "Ten"} hits more or less between the three ways in rounds mean nothing. The surrogate and the rounds make the difference to plain ion exchange; that the model's
-draws add hits is not seen here.
+{"One seed: ten" if len(seeds) == 1 else "Ten"} hits more or less between the three ways in rounds mean nothing. The surrogate and the rounds make the difference to plain ion exchange.
 
 | wish | labelled | way | new hits | hits | metastable | prototypes of the new | their systems | highest among metastable | second potential | goal | MatterGen |
 |---|{"---|" * 11}
