@@ -23,7 +23,7 @@ from generators.build import load_crystal_generator
 from generators.conditioning import Conditions
 from generators.crystals.answer import FROM_NOTHING, ON_WHAT_IS_GIVEN
 from generators.crystals.build import groups_of
-from generators.crystals.draws import drawn_table, known_voters, templates_of
+from generators.crystals.draws import calculated_crystals, drawn_table, known_voters, templates_of
 from generators.crystals.generate import known_prototypes
 from generators.crystals.hit_odds import LikelyHits
 from generators.crystals.judging import CrystalJudge
@@ -87,8 +87,7 @@ class CrystalBench:
     @cached_property
     def templates(self) -> Templates:
         """The embedded crystals, without what was made of held-out ones or is one of them."""
-        draws = load_draws()
-        parts = [self._allowed(part) for part in (self.exchanges, *([draws] if draws else []), known_voters())]
+        parts = [self._allowed(part) for part in (*calculated_crystals(), known_voters())]
         return templates_of(parts, len(parts[-1]))
 
     def _allowed(self, dataset: CrystalDataset) -> CrystalDataset:
