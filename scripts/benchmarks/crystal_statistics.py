@@ -108,7 +108,8 @@ def _page(rows: list[dict[str, Any]]) -> str:
 `python scripts/benchmark.py crystal_statistics --structures STRUCTURES.parquet`: nothing filtered, nothing relaxed; shares in % (95 % intervals
 at most ± 1), seed {SEED}. Valid: all distances above 0.5 Å; far apart: above {FAR:.0%} of the sum of the atomic radii; charge-balanced: SMACT's rule with its
 oxidation states, or an alloy of metals alone; unique and novel by crystal key (space group, sites, elements), so that {N:,} samples meet each other
-more often than 400 do; d: Wasserstein distances to the held-out known crystals (g/cm³, elements).
+more often than 400 do; novel prototype: that of no known compound; d: Wasserstein distances to the held-out known crystals
+(g/cm³, elements).
 
 | samples | number | {" | ".join(SHOWN.values())} | d_rho / d_elem |
 |---|---|{"---|" * (len(SHOWN) + 1)}
