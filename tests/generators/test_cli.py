@@ -183,8 +183,9 @@ def documented_commands() -> list[tuple[str, list[str]]]:
     for path in (root / "README.md", *sorted((root / "docs").glob("*.md"))):
         for block in re.findall(r"```(?:bash|text)\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL):
             for line in block.replace("\\\n", " ").splitlines():
-                words = shlex.split(line.removeprefix("$ "), comments=True)
-                if words and words[0].startswith("raremat-"):
+                command = line.removeprefix("$ ")
+                if command.startswith("raremat-"):  # what the commands print may hold apostrophes
+                    words = shlex.split(command, comments=True)
                     found.append((words[0].removeprefix("raremat-"), [w for w in words[1:] if "=" in w]))
     return found
 
