@@ -20,18 +20,18 @@ STABLE = 0.05
 
 
 def load_exchanges(path: Path | None = None) -> CrystalDataset:
-    """Relaxed crystals by ion exchange and their labels; ids name their parents, prototypes are protostructure labels.
+    """Relaxed hypothetical crystals and their labels, made by ``scripts/build_exchanges.py``; ids name their parents,
+    prototypes are protostructure labels.
 
     Args:
-        path: a table of the columns of ``data/tables/exchanges.parquet``; default are the embedded ones of
-            ``scripts/build_exchanges.py``, and `load_predicted`, whose structures came about in the same way.
+        path: a table of the same columns; default is the embedded ``data/tables/exchanges.parquet``.
 
     Raises:
         ValueError: missing file or column.
     """
     if path is None:
         with as_file(files("data.tables") / "exchanges.parquet") as embedded:
-            return CrystalDataset.concatenate([load_exchanges(embedded), load_predicted()])
+            return load_exchanges(embedded)
     if not path.is_file():
         raise ValueError(f"path={str(path)!r}: no such file, make it with scripts/build_exchanges.py")
     frame = pd.read_parquet(path)
@@ -47,16 +47,21 @@ def load_exchanges(path: Path | None = None) -> CrystalDataset:
     return CrystalDataset(batch, properties, labels, tuple(frame[PARENT].astype(str)))
 
 
-def stable_exchanges() -> OrbitBatch:
-    """The embedded exchanges at most `STABLE` above the hull."""
-    exchanges = load_exchanges()
-    return exchanges.batch.select((exchanges.properties["e_above_hull"] <= STABLE).nonzero().squeeze(-1))
-
-
 def load_predicted() -> CrystalDataset:
     """Predicted structures of known formulas, made by ``scripts/build_predicted_compounds.py``."""
     with as_file(files("data.tables") / "predicted_compounds.parquet") as embedded:
         return load_exchanges(embedded)
+
+
+def load_all_exchanges() -> CrystalDataset:
+    """`load_exchanges`, and `load_predicted`, whose structures came about in the same way."""
+    return CrystalDataset.concatenate([load_exchanges(), load_predicted()])
+
+
+def stable_exchanges() -> OrbitBatch:
+    """Of `load_all_exchanges` those at most `STABLE` above the hull."""
+    exchanges = load_all_exchanges()
+    return exchanges.batch.select((exchanges.properties["e_above_hull"] <= STABLE).nonzero().squeeze(-1))
 
 
 def load_draws() -> CrystalDataset | None:

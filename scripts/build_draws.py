@@ -20,7 +20,7 @@ from tqdm import tqdm
 from data.cells import decode
 from data.contact import atomic_radii, shortest_ratio
 from data.decorations import load_decorations
-from data.exchanges import load_draws, load_exchanges
+from data.exchanges import load_all_exchanges, load_draws
 from data.orbit_batch import OrbitBatch
 from data.protostructure import crystal_key
 from generators.checkpoints import load_checkpoint
@@ -57,7 +57,7 @@ def draw(module: CrystalDiffusion, number: int, seed: int) -> OrbitBatch:
     """At least ``number`` distinct new crystals."""
     names = [scale.name for scale in module.scales]
     seen = set(reference_compounds()["crystal_key"]) | set(load_decorations().keys())
-    for table in (load_exchanges(), load_draws()):
+    for table in (load_all_exchanges(), load_draws()):
         seen |= set(table.keys()) if table is not None else set()
     kept, total, number_of_round = [], 0, 0
     with tqdm(total=number, unit="crystal", desc="drawn") as bar:

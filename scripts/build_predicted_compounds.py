@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
-from itertools import groupby, islice, permutations, product
 from pathlib import Path
 
 import numpy as np
@@ -35,13 +34,10 @@ from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.crystal_surrogate import CrystalSurrogate
 from generators.oracles.hull_tables import ENERGY, LOWEST, reference_compounds
 from generators.oracles.judge import JudgeSettings, elemental_references, formation_energy
+from generators.sampling.templates import ONE_HOT_WEIGHT, UNKNOWN, VOTE_ENERGY, VOTE_LENGTH, element_orders
 from generators.screening.crystal_exchange import with_elements
 from generators.screening.crystal_features import crystal_features
 
-LENGTH, ABOVE, UNKNOWN = 0.3, 0.07, 1.0
-"""As the votes of `generators.sampling.templates`: distance of elements and eV/atom at which a parent counts 1/e."""
-MOST_ORDERS = 24
-ONE_HOT = 0.5
 FOUND = 0.05
 """eV/atom above the published energy up to which a structure counts as found."""
 DOUBTFUL = -0.3
@@ -61,10 +57,10 @@ class Parents:
         self.batch = dataset.batch.select(small)
         self.ids = [dataset.ids[row] for row in small.tolist()]
         above = dataset.properties["e_above_hull"][small].nan_to_num(UNKNOWN).clamp(0, 1)
-        self.penalty = (above / ABOVE).numpy()
+        self.penalty = (above / VOTE_ENERGY).numpy()
         self.labels = labels_of(self.batch)
         self.features = element_features()
-        self.features[:, 4:] *= ONE_HOT
+        self.features[:, 4:] *= ONE_HOT_WEIGHT
         found: dict[tuple[int, ...], tuple[list[int], list[list[int]]]] = defaultdict(lambda: ([], []))
         for row, (numbers, weights) in enumerate(
             zip(self.batch.atomic_number.tolist(), self.batch.multiplicity.tolist(), strict=True)
@@ -88,10 +84,10 @@ class Parents:
         if kind not in self.kinds:
             return []
         rows, features, species = self.kinds[kind]
-        orders = list(_orders(amounts))
+        orders = element_orders(amounts)
         wanted = self.features[torch.tensor(orders)].flatten(1)
         away, which = torch.cdist(features, wanted).min(1)
-        score = away.numpy() / LENGTH + self.penalty[rows]
+        score = away.numpy() / VOTE_LENGTH + self.penalty[rows]
         chosen: dict[str, tuple[int, dict[int, int]]] = {}
         for i in np.argsort(score, kind="stable"):
             label = self.labels[rows[i]]
@@ -101,18 +97,6 @@ class Parents:
                 if len(chosen) == n:
                     break
         return list(chosen.values())
-
-
-def _orders(amounts: dict[int, int]) -> list[tuple[int, ...]]:
-    """Elements by amount; every order of those with equal amounts."""
-    ties = [
-        [z for z, _ in group]
-        for _, group in groupby(sorted(amounts.items(), key=lambda item: (item[1], item[0])), key=lambda item: item[1])
-    ]
-    return [
-        tuple(z for tie in choice for z in tie)
-        for choice in islice(product(*(permutations(tie) for tie in ties)), MOST_ORDERS)
-    ]
 
 
 def missing_formulas(path: Path, elements: frozenset[int]) -> pd.DataFrame:
@@ -165,7 +149,7 @@ def main() -> None:
     references = elemental_references(SCALE)
     formulas = missing_formulas(arguments.formulas, frozenset(references.energies))[: arguments.first]
     draws = load_draws()
-    parts = [own, load_exchanges(tables / "exchanges.parquet"), *([draws] if draws is not None else [])]
+    parts = [own, load_exchanges(), *([draws] if draws is not None else [])]
     parents = Parents(CrystalDataset.concatenate(parts), arguments.atoms)
     batch, of_formula, parent_row = candidates(parents, formulas["formula"], arguments.parents)
     parent_ids = [parents.ids[row] for row in parent_row]

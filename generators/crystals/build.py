@@ -12,7 +12,7 @@ import torch
 
 from data.dataset import CrystalDataset
 from data.decorations import load_decorations
-from data.exchanges import load_draws, load_exchanges
+from data.exchanges import load_all_exchanges, load_draws
 from data.protostructure import protostructure_label
 from data.sources import read_crystals
 from data.sources.rows import Rejected
@@ -50,7 +50,7 @@ def build_crystals(config: TrainConfig) -> tuple[CrystalDataModule, CrystalDiffu
         groups = groups_of(known)
         group_of = dict(zip(known.ids, groups, strict=True))
         sources.append(CrystalSource("known", known, groups))
-    exchanges = _plausible(load_exchanges())
+    exchanges = _plausible(load_all_exchanges())
     exchanges = exchanges.select(torch.arange(len(exchanges))[: config.data.limit])
     parents = [name or f"without {i}" for i, name in enumerate(exchanges.ids)]  # that of a drawn crystal has no name
     sources.append(CrystalSource("exchanges", exchanges, [group_of.get(name, name) for name in parents]))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from data.dataset import CrystalDataset
 from data.decorations import load_decorations
-from data.exchanges import load_draws, load_exchanges
+from data.exchanges import load_all_exchanges, load_draws
 from generators.crystals.build import with_judged_labels
 from generators.screening.crystal_features import crystal_features
 
@@ -32,7 +32,7 @@ def labelled_crystals(own: CrystalDataset | None = None) -> Labelled:
             id), with CHGNet's values; other properties as the file has them.
     """
     draws = load_draws()
-    parts = [load_exchanges(), *([draws] if draws is not None else []), load_decorations()]
+    parts = [load_all_exchanges(), *([draws] if draws is not None else []), load_decorations()]
     if own is not None:
         parts.append(with_judged_labels(own))
     dataset = CrystalDataset.concatenate([part.select(part.batch.n_atoms <= MOST_ATOMS) for part in parts])

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from pymatgen.core import Composition, Element
 
-from data.exchanges import load_exchanges, stable_exchanges
+from data.exchanges import load_all_exchanges, stable_exchanges
 from data.orbit_batch import OrbitBatch
 from data.protostructure import label_of
 from data.prototypes import Prototype, PrototypeLibrary
@@ -129,7 +129,7 @@ def _embedded(label: str) -> OrbitBatch | None:
     parts, letter = label.split("_"), wyckoff_table().letter
     if len(parts) < 4 or not parts[2].isdigit():
         return None
-    batch = load_exchanges().batch
+    batch = load_all_exchanges().batch
     n_orbits, rows = batch.n_orbits, []
     for i in (batch.space_group == int(parts[2])).nonzero().squeeze(-1).tolist():
         n = int(n_orbits[i])

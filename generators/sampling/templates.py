@@ -31,7 +31,7 @@ VOTE_LENGTH, VOTE_ENERGY = 0.3, 0.07
 """Distance of element features, and eV/atom above the hull, at which a template's vote falls to 1/e."""
 UNKNOWN = 1.0
 """eV/atom above the hull of a template that has no energy."""
-_ONE_HOT = 0.5
+ONE_HOT_WEIGHT = 0.5
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Templates:
         for row, label in enumerate(labels_of(batch) if labels is None else labels):
             self._rows[label].append(row)
         features = element_features()
-        features[:, 4:] *= _ONE_HOT
+        features[:, 4:] *= ONE_HOT_WEIGHT
         self._features = features
 
     def __len__(self) -> int:
@@ -122,7 +122,7 @@ class Templates:
         Returns:
             Space groups, positions and elements; coordinates and strain are 0. None if there is no such prototype.
         """
-        orders = _element_orders(task.composition)
+        orders = element_orders(task.composition)
         wanted = self._features[torch.tensor(orders)].flatten(1)
         formula = _anonymous(task.composition)
         crystals: list[Crystal] = []
@@ -259,7 +259,7 @@ def _anonymous(composition: Mapping[int, int]) -> str:
     return "".join(f"{chr(ord('A') + i)}{n if n > 1 else ''}" for i, n in enumerate(counts))
 
 
-def _element_orders(composition: Mapping[int, int]) -> list[tuple[int, ...]]:
+def element_orders(composition: Mapping[int, int]) -> list[tuple[int, ...]]:
     """Elements by count; every order of those with equal counts, at most `MOST_ORDERS`."""
     ties = [
         [z for z, _ in group]

@@ -40,10 +40,8 @@ class KnownCrystals:
         self._why: dict[str, str] = {}
         draws = load_draws()
         learned = [load_exchanges(), *([draws] if draws is not None else []), load_decorations()]
-        self._batches = [
-            load_predicted().batch,
-            *(dataset.batch for dataset in learned),
-        ]  # the first are known formulas
+        # The first are known formulas.
+        self._batches = [load_predicted().batch, *(dataset.batch for dataset in learned)]
         self._rows: dict[_Chemistry, list[tuple[int, int]]] = defaultdict(list)
         for which, batch in enumerate(self._batches):
             numbers = batch.atomic_number.sort(1, descending=True).values.tolist()

@@ -14,7 +14,7 @@ from pymatgen.core import Composition
 
 from data.dataset import CrystalDataset
 from data.decorations import load_decorations
-from data.exchanges import load_draws, load_exchanges, stable_exchanges
+from data.exchanges import load_all_exchanges, load_draws, stable_exchanges
 from data.frames import from_frame
 from data.orbit_batch import OrbitBatch
 from data.sources import read_crystals
@@ -63,7 +63,7 @@ class CrystalBench:
         self.known = _bare(known)
         parts = split_by(groups_of(known), (0.9, 0.05, 0.05), self.module.seed)
         self.train, self.test = self.known.select(parts["train"]), self.known.select(parts["test"])
-        self.exchanges = load_exchanges()
+        self.exchanges = load_all_exchanges()
 
     @cached_property
     def reference(self) -> Reference:

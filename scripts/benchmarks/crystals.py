@@ -22,7 +22,7 @@ from data.contact import atomic_radii, shortest_ratio
 from data.dataset import CrystalDataset
 from data.exchanges import STABLE as SEEDS_ABOVE
 from data.orbit_batch import OrbitBatch
-from generators.build import shipped
+from generators.build import CRYSTAL_SURROGATE, shipped
 from generators.evaluation.evaluate import ENERGY, STABLE, Evaluation, Protocol, Reference, density, evaluate
 from generators.evaluation.metrics import distances
 from generators.evaluation.samples import Samples
@@ -92,9 +92,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     sets: dict[str, tuple[Callable[[int, int], OrbitBatch], int]] = bench.sets()
     hull = published_hull(arguments.data)
     rows: list[dict[str, Any]] = []
-    made_of = hashlib.sha256(
-        hull.energy.tobytes() + Path(arguments.model or shipped("crystal")).read_bytes()
-    ).hexdigest()
+    weights = (Path(arguments.model or shipped("crystal")), shipped(CRYSTAL_SURROGATE))
+    made_of = hashlib.sha256(b"".join([hull.energy.tobytes(), *(path.read_bytes() for path in weights)])).hexdigest()
     kept = arguments.cache / f"crystals-{made_of[:8]}"
     kept.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:

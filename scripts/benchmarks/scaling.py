@@ -153,7 +153,7 @@ def _drawn(bench: CrystalBench, model: str, cache: Path) -> dict[str, float]:
 def _page(frame: pd.DataFrame) -> str:
     lines = []
     for row in frame.to_dict("records"):
-        seen = "–" if row["seen"] != row["seen"] or row["seen"] is None else f"{row['steps'] / 1e6:.2f}"
+        seen = "–" if pd.isna(row["seen"]) else f"{row['steps'] / 1e6:.2f}"
         losses = " | ".join(f"{row[name]:.3g}" if name in LOSSES[4:] else f"{row[name]:.2f}" for name in LOSSES)
         shares = " | ".join(f"{100 * row[name]:.0f}" for name in SHOWN)
         lines.append(
