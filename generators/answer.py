@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from data.dataset import CrystalDataset
 from data.decorations import load_decorations
 from data.prototypes import Prototype
-from generators.build import load_data, load_generator, shipped
+from generators.build import load_data, load_generator
 from generators.export import write_candidates
 from generators.generate import Answer, Generation, describe
 from generators.generate_settings import GenerateSettings
@@ -19,6 +19,7 @@ from generators.oracles.judge import JudgeSettings
 from generators.oracles.surrogate import SurrogateOracle
 from generators.report.html import write_report
 from generators.schema import DataConfig, GenerateConfig
+from generators.shipped import shipped
 from generators.wish import Wish, parse_wish
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +23,16 @@ from generators.crystals.module import CrystalDiffusion
 from generators.datamodule import DecorationDataModule, label_matrix
 from generators.denoiser.orbit_denoiser import DenoiserConfig
 from generators.module import CompositionDiffusion
-from generators.oracles.crystal_surrogate import CrystalSurrogate
 from generators.oracles.surrogate_module import SurrogateModule, SurrogateOptimizer
 from generators.oracles.surrogate_network import SurrogateConfig
 from generators.schedule import OptimizerConfig
 from generators.schema import DataConfig, TrainConfig
+from generators.shipped import shipped
 from generators.structures.dataset import StructureDataModule, read_structure_rows
 from generators.structures.module import StructureModule, StructureOptimizer, mean_neighbours
 from generators.structures.network import StructureConfig
 
-CRYSTAL_SURROGATE = "crystal_surrogate"
 MODEL_KINDS = ("composition", "crystal", "surrogate", "structure")
-
-
-def shipped(name: str) -> Path:
-    """Path of shipped weights: ``composition``, ``crystal``, ``surrogate`` or ``crystal_surrogate``."""
-    with as_file(files("generators.weights") / f"{name}.pt") as path:
-        return path
 
 
 def load_generator(path: str | None) -> CompositionDiffusion:
@@ -53,11 +45,6 @@ def load_crystal_generator(path: str | None) -> CrystalDiffusion:
     """The generator of whole crystals from a model file; None is the shipped one."""
     config, state = load_checkpoint(Path(path) if path else shipped("crystal"), "crystal")
     return CrystalDiffusion.from_export(config, state)
-
-
-def load_crystal_surrogate() -> CrystalSurrogate:
-    """The embedded surrogate of the judge for whole crystals (`scripts/build_crystal_surrogate.py`)."""
-    return CrystalSurrogate.from_export(*load_checkpoint(shipped(CRYSTAL_SURROGATE), CRYSTAL_SURROGATE))
 
 
 def load_data(config: DataConfig) -> tuple[CrystalDataset, PrototypeLibrary, list[Rejected]]:

@@ -200,9 +200,9 @@ class Campaign:
         thompson = log_hit_probability(opinion, 0.1 * learner.surrogate.doubted(opinion), learner.properties, self.wish)
         explored = round(settings.explore * n)
         limit = max(int(settings.per_system * n), 1)
-        systems = self._systems(elements).tolist()
-        best = capped(score, systems, n - explored, limit)
-        chosen = torch.tensor(capped(thompson, systems, n, limit, best), dtype=torch.long)
+        kinds = [(self._systems(elements).tolist(), limit)]
+        best = capped(score, kinds, n - explored)
+        chosen = torch.tensor(capped(thompson, kinds, n, best), dtype=torch.long)
         return candidates[chosen], score[chosen].exp()
 
     def _systems(self, elements: Tensor) -> Tensor:

@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 
 from data.sources import read_crystals
-from generators.build import CRYSTAL_SURROGATE
 from generators.checkpoints import save_checkpoint
 from generators.crystals.labelled import labelled_crystals
 from generators.element_features import N_STATES
 from generators.oracles.crystal_surrogate import CrystalSurrogate, EnsembleFit
 from generators.oracles.judge import PROPERTIES
+from generators.shipped import CRYSTAL_SURROGATE
 
 FIT = EnsembleFit(steps=6000)
 HELD_OUT = 0.05

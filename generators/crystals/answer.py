@@ -10,7 +10,6 @@ import torch
 from data.prototypes import prototype_library
 from data.sources import read_crystals
 from generators.answer import MAY_DIFFER
-from generators.build import shipped
 from generators.conditioning import Conditions
 from generators.crystals.draws import CrystalDraws, drawing_device, load_crystal_model
 from generators.crystals.generate import CrystalGeneration, CrystalRunSettings, describe_crystals
@@ -30,6 +29,7 @@ from generators.report.crystals import write_crystal_report
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask
 from generators.schema import GenerateConfig
+from generators.shipped import shipped
 from generators.wish import Wish, parse_wish
 
 BEST = 5

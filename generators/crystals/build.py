@@ -21,6 +21,7 @@ from generators.checkpoints import load_checkpoint
 from generators.conditioning import PropertyScale
 from generators.crystals.datamodule import CrystalDataModule, CrystalSource
 from generators.crystals.module import CrystalDiffusion
+from generators.crystals.self_taught import likely_draws
 from generators.denoiser.crystal_denoiser import CrystalDenoiserConfig
 from generators.oracles.hull_tables import ENERGY, FAR_BELOW, judged_compounds
 from generators.schedule import OptimizerConfig
@@ -44,6 +45,7 @@ def build_crystals(config: TrainConfig) -> tuple[CrystalDataModule, CrystalDiffu
     rejected: list[Rejected] = []
     sources: list[CrystalSource] = []
     group_of: dict[str, str] = {}
+    known: CrystalDataset | None = None
     if config.data.path is not None:
         known, rejected = read_crystals(Path(config.data.path))
         known = with_judged_labels(known.select(torch.arange(len(known))[: config.data.limit]))
@@ -62,6 +64,9 @@ def build_crystals(config: TrainConfig) -> tuple[CrystalDataModule, CrystalDiffu
     decorations = load_decorations()
     decorations = decorations.select(torch.arange(len(decorations))[: config.data.limit])
     sources.append(CrystalSource("decorations", decorations, decorations.keys(), DECORATION_SHARE))
+    if config.data.drawn is not None:
+        chosen = likely_draws(Path(config.data.drawn), config.data.drawn_share, known)
+        sources.append(CrystalSource("chosen", chosen, chosen.keys(), relaxed=False))
 
     has = {name for source in sources for name in source.dataset.properties}
     names = list(config.data.properties) or [name for name in PROPERTIES if name in has]

@@ -30,22 +30,28 @@ class CrystalSource:
         dataset: its crystals; a property that it lacks is unknown.
         groups: one string per crystal; crystals of one group share train, validation or test.
         share: of the training crystals that are seen in one epoch.
+        relaxed: the geometry is worth learning.
     """
 
     name: str
     dataset: CrystalDataset
     groups: Sequence[str]
     share: float = 1.0
+    relaxed: bool = True
 
 
 class _Crystals(Dataset[Batch]):
     """Whole batches by index lists, padded no wider than they need."""
 
-    def __init__(self, batch: OrbitBatch, labels: Tensor, source: Tensor) -> None:
-        self.batch, self.labels, self.source = batch, labels, source
+    def __init__(self, batch: OrbitBatch, labels: Tensor, source: Tensor, relaxed: Tensor) -> None:
+        self.batch, self.labels, self.source, self.relaxed = batch, labels, source, relaxed
 
     def __len__(self) -> int:
         return len(self.batch)
+
+    def select(self, rows: Tensor) -> _Crystals:
+        """The crystals at these rows."""
+        return _Crystals(self.batch.select(rows), self.labels[rows], self.source[rows], self.relaxed[rows])
 
     def __getitem__(self, rows: list[int]) -> Batch:
         index = torch.as_tensor(rows)
@@ -53,6 +59,7 @@ class _Crystals(Dataset[Batch]):
             "crystals": trimmed(self.batch.select(index)),
             "labels": self.labels[index],
             "source": self.source[index],
+            "relaxed": self.relaxed[index],
         }
 
 
@@ -107,7 +114,8 @@ class SizedBatches(Sampler[list[int]]):
 class CrystalDataModule(pl.LightningDataModule):
     """Train, validation and test parts; the training crystals are spelled anew in every epoch.
 
-    Batches hold ``crystals`` (an `OrbitBatch`), ``labels`` [B, P] and ``source`` [B] (1 for the first source).
+    Batches hold ``crystals`` (an `OrbitBatch`), ``labels`` [B, P], ``source`` [B] (1 for the first source) and
+    ``relaxed`` [B] bool.
     Validation and test take the first source alone.
     """
 
@@ -135,7 +143,8 @@ class CrystalDataModule(pl.LightningDataModule):
             for part, rows in split_by(source.groups, fractions, seed).items():
                 kept = rows[small[rows]]
                 batch = dataset.batch.select(kept)
-                parts[part].append(_Crystals(batch, labels[kept], torch.full((len(kept),), number + 1)))
+                relaxed = torch.full((len(kept),), source.relaxed)
+                parts[part].append(_Crystals(batch, labels[kept], torch.full((len(kept),), number + 1), relaxed))
                 if part == "train":
                     shares += [torch.full((len(kept),), source.share)]
         self.parts = {
@@ -158,7 +167,7 @@ class CrystalDataModule(pl.LightningDataModule):
         part = self.parts["train"]
         generator = torch.Generator().manual_seed(self.seed * 100_003 + epoch)
         rows = (torch.rand(len(part), generator=generator) < self.share).nonzero().squeeze(-1)
-        return rows, _Crystals(respell(part.batch, generator), part.labels, part.source)
+        return rows, _Crystals(respell(part.batch, generator), part.labels, part.source, part.relaxed)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Drawn, spelled and shuffled anew in every epoch (the trainer reloads it)."""
@@ -193,4 +202,5 @@ def _joined(parts: Sequence[_Crystals]) -> _Crystals:
         OrbitBatch.concatenate([part.batch for part in parts]),
         torch.cat([part.labels for part in parts]),
         torch.cat([part.source for part in parts]),
+        torch.cat([part.relaxed for part in parts]),
     )

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from data.frames import from_frame
 from data.orbit_batch import OrbitBatch
-from generators.build import load_crystal_surrogate
 from generators.crystals.judging import ABOVE, CrystalJudge
 from generators.oracles.hit_probability import log_inside
 from generators.oracles.hull import fractions_of_batch
 from generators.oracles.hull_tables import ENERGY
 from generators.oracles.judge import exact_bulk_modulus
 from generators.screening.crystal_features import crystal_features
+from generators.shipped import load_crystal_surrogate
 
 
 def predicted_name(name: str) -> str:

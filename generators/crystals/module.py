@@ -19,6 +19,7 @@ from generators.conditioning import Conditions, PropertyScale, condition_feature
 from generators.crystals.noise import geometry_path, observe
 from generators.denoiser.crystal_denoiser import (
     MOST_ELEMENTS,
+    N_SOURCES,
     NEAREST_TIME,
     CrystalCondition,
     CrystalDenoiser,
@@ -106,7 +107,9 @@ class CrystalDiffusion(pl.LightningModule):
         condition = self._condition(crystals, batch["source"], conditions, generator)
         wish = denoiser.embed_condition(condition)
 
+        relaxed = batch["relaxed"].to(device)
         place = torch.rand(b, generator=generator).to(device)
+        place = torch.where(relaxed, place, place * (self.tasks.prototype + self.tasks.elements))
         on_prototype = place < self.tasks.prototype
         on_geometry = place >= self.tasks.prototype + self.tasks.elements
         position_hidden = corrupt(crystals.mask, low_discrepancy_times(b, generator, device), generator)
@@ -117,7 +120,7 @@ class CrystalDiffusion(pl.LightningModule):
 
         time = low_discrepancy_times(b, generator, device)
         seen = torch.rand(b, generator=generator).to(device) < self.tasks.with_geometry
-        has_geometry = on_geometry | (~on_prototype & seen)
+        has_geometry = on_geometry | (~on_prototype & seen & relaxed)
         with torch.autocast(device.type, enabled=False):  # lengths need all their digits
             path = geometry_path(crystals, self.strain_scale, time, generator)
             state = observe(
@@ -243,7 +246,7 @@ class CrystalDiffusion(pl.LightningModule):
         Raises:
             ValueError: a model of another network.
         """
-        weights = {k.removeprefix("denoiser."): v.float() for k, v in state.items() if k.startswith("denoiser.")}
+        weights = _denoiser_weights(state)
         try:
             self.denoiser.load_state_dict(weights)
         except RuntimeError:
@@ -261,7 +264,15 @@ class CrystalDiffusion(pl.LightningModule):
             optimizer=OptimizerConfig(**config["optimizer"]),
             seed=int(config["seed"]),
         )
-        weights = {k.removeprefix("denoiser."): v.float() for k, v in state.items() if k.startswith("denoiser.")}
+        weights = _denoiser_weights(state)
         module.averaged.load_state_dict(weights)
         module.denoiser.load_state_dict(weights)
         return module.eval()
+
+
+def _denoiser_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """In single precision; a part of the data that the model never saw counts as any."""
+    weights = {k.removeprefix("denoiser."): v.float() for k, v in state.items() if k.startswith("denoiser.")}
+    seen = weights["source.weight"]
+    weights["source.weight"] = torch.cat([seen, seen[:1].expand(max(N_SOURCES + 1 - len(seen), 0), -1)])
+    return weights

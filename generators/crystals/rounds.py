@@ -37,6 +37,7 @@ from generators.screening.pool import StageCount
 from generators.screening.proposals import shard_seed
 
 EXCHANGE_NOISE = 0.02
+WIDER = 5
 LOOKED_AT = 150
 """Crystals that the judge's network is asked about before the judge is, for each of its calls."""
 
@@ -48,9 +49,11 @@ class RoundSettings:
     Attributes:
         rounds: the calls are split evenly.
         exchange: share of a round's draws that exchange an element of the best crystals so far.
-        similar: children of the best crystals by exchange of similar elements, in a round.
+        similar: children of the best crystals by exchange of similar elements, in a round; the likeliest of `WIDER`
+            times as many.
         seeds: so many best crystals.
         per_system: at most this share of a round has the same set of elements, if others are left.
+        per_prototype: the same for the protostructure.
         redrawn: for each call, so many of the crystals that the judge's network is asked about are seen in geometries
             of the model too.
         workers: processes that draw, on a CPU.
@@ -62,6 +65,7 @@ class RoundSettings:
     similar: int = 4000
     seeds: int = 150
     per_system: float = 0.1
+    per_prototype: float = 0.2
     redrawn: int = 30
     workers: int = 2
     shard_size: int = 250
@@ -73,7 +77,7 @@ class RoundSettings:
         for name in ("similar", "redrawn"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must not be negative")
-        for name in ("exchange", "per_system"):
+        for name in ("exchange", "per_system", "per_prototype"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must lie between 0 and 1")
 
@@ -203,15 +207,23 @@ class Rounds:
         return self._seeded[1]
 
     def _similar(self, name: str, shard: int, n: int, judged: pd.DataFrame) -> pd.DataFrame:
-        """Children that fulfil the task, of the best crystals: one element or several replaced by similar ones."""
+        """The likeliest of `WIDER` times as many children that fulfil the task, of the best crystals: one element or
+        several replaced by similar ones."""
         start, task = time.process_time(), self.draws.task
         generator = torch.Generator().manual_seed(shard_seed(self.draws.seed, name, shard))
         seeds = self._exchange_task(judged).seeds
         assert seeds is not None
         elements = task.element_mask(self._sampler.known_elements).nonzero().squeeze(-1).tolist()
-        parents = seeds.select(torch.randint(len(seeds), (n,), generator=generator))
-        children, _ = exchange_crystals(parents, generator, elements)
-        frame = drawn_table(children.select(task.fulfilled(children).nonzero().squeeze(-1)), f"{name}-{shard:05d}")
+        picked = torch.randint(len(seeds), (WIDER * n,), generator=generator)
+        children, rows = exchange_crystals(seeds.select(picked), generator, elements)
+        identity = torch.cat([picked[rows][:, None], children.atomic_number], 1)
+        identity[~task.fulfilled(children)] = -1
+        _, first = np.unique(identity.numpy(), axis=0, return_index=True)
+        distinct = torch.from_numpy(np.sort(first))
+        children = children.select(distinct[identity[distinct, 0] >= 0])
+        score = self._taught(judged).log_probability(children)
+        children = children.select(torch.argsort(score, descending=True, stable=True)[:n])
+        frame = drawn_table(children, f"{name}-{shard:05d}")
         frame["seconds"] = (time.process_time() - start) / max(len(frame), 1)
         return frame
 
@@ -259,7 +271,9 @@ class Rounds:
                 seed = shard_seed(self.draws.seed, f"round-{number}-redrawn", 0)
                 score, gaps = surrogate.look_closest(candidates, score, redrawn, self._look, judged, seed)
         systems = ["-".join(map(str, sorted({int(z) for z in zs}))) for zs in candidates["atomic_numbers"]]
-        rows = capped(score, systems, wanted, max(round(self.settings.per_system * wanted), 1))
+        prototypes = candidates["protostructure"].tolist()
+        shares = (systems, self.settings.per_system), (prototypes, self.settings.per_prototype)
+        rows = capped(score, [(kind, max(round(share * wanted), 1)) for kind, share in shares], wanted)
         chosen = candidates.iloc[rows].reset_index(drop=True)
         chosen[PROBABILITY] = score[rows].exp().numpy()
         if gaps is not None:

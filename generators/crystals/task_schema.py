@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 KINDS = ("decorations", "crystals")
-SOURCES = ("any", "known", "exchanged", "drawn", "decorated")
+SOURCES = ("any", "known", "exchanged", "drawn", "decorated", "chosen")
 
 
 @dataclass
@@ -32,7 +32,7 @@ class TaskConfig:
     prototype_guidance: float | None = None  # of space groups and positions; None: screening.guidance, as for elements
     prototype_temperature: float | None = None  # the same for screening.temperature
     templates: bool = True  # geometries start from embedded crystals of the same protostructure where there are any
-    like: str = "any"  # which training data to resemble: any, known, exchanged, drawn, decorated
+    like: str = "any"  # which training data to resemble: any, known, exchanged, drawn, decorated, chosen
     steps: int = 16  # network evaluations for the geometry
     shard_size: int = 250  # crystals per finished file; 4000 keeps a graphics card busy
 

@@ -20,7 +20,7 @@ from generators.element_features import N_STATES, element_features
 HIDDEN = 0
 N_LETTERS = 27
 MAX_ORBITS = 64
-N_SOURCES = 4
+N_SOURCES = 5
 MOST_ELEMENTS = 8
 """Numbers of elements are told apart up to here; more count as so many."""
 _TIES, _LARGEST_TIE = 32, 15.0
@@ -49,7 +49,7 @@ class CrystalCondition:
         composition: [B, 119] share of each element; all 0 where none is given.
         n_atoms: [B] atoms in the primitive cell; 0 where not given.
         n_elements: [B] different elements; 0 where not given.
-        source: [B] which part of the training data the crystal shall resemble, 1 to 4; 0 for any.
+        source: [B] which part of the training data the crystal shall resemble, 1 to `N_SOURCES`; 0 for any.
     """
 
     features: Tensor

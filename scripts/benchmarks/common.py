@@ -14,11 +14,12 @@ import torch
 from numpy.typing import NDArray
 
 from data.decorations import load_decorations
-from generators.build import load_generator, shipped
+from generators.build import load_generator
 from generators.generate import Generation
 from generators.generate_settings import GenerateSettings
 from generators.oracles.surrogate import SurrogateOracle
 from generators.screening.proposals import propose_unique
+from generators.shipped import shipped
 from generators.wish import Interval, Wish
 
 NAME = "formation_energy_per_atom"

@@ -15,7 +15,6 @@ from benchmarks.crystal_sets import LARGEST, CrystalBench
 from data.cells import decode
 from data.contact import atomic_radii, shortest_ratio
 from data.orbit_batch import OrbitBatch
-from generators.build import shipped
 from generators.crystals.draws import drawn_table
 from generators.crystals.generate import known_prototypes
 from generators.evaluation.evaluate import density
@@ -26,6 +25,7 @@ from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask
 from generators.screening.charge_balance import balanced_or_alloy, charge_balanced
 from generators.screening.crystal_funnel import KnownCrystals
+from generators.shipped import shipped
 
 N, SHARD, SEED, FAR = 10_000, 1000, 200, 0.7
 SHOWN = {

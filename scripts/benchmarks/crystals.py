@@ -22,7 +22,6 @@ from data.contact import atomic_radii, shortest_ratio
 from data.dataset import CrystalDataset
 from data.exchanges import STABLE as SEEDS_ABOVE
 from data.orbit_batch import OrbitBatch
-from generators.build import CRYSTAL_SURROGATE, shipped
 from generators.evaluation.evaluate import ENERGY, STABLE, Evaluation, Protocol, Reference, density, evaluate
 from generators.evaluation.metrics import distances
 from generators.evaluation.samples import Samples
@@ -31,6 +30,7 @@ from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import fractions_of
 from generators.oracles.hull_tables import FAR_BELOW, chgnet_hull, known_hull
 from generators.oracles.judge import JudgeSettings
+from generators.shipped import CRYSTAL_SURROGATE, shipped
 
 N = 400
 FIRST_SEED = 10

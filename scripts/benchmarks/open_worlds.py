@@ -19,7 +19,6 @@ from benchmarks.open_worlds_count import REPORTED, confirm, page, with_matches
 from data.dataset import CrystalDataset
 from data.orbit_batch import OrbitBatch
 from data.sources import Source, read_crystals
-from generators.build import shipped
 from generators.conditioning import Conditions
 from generators.crystals.draws import CrystalDraws, drawn_table, load_crystal_model
 from generators.crystals.generate import known_prototypes
@@ -35,6 +34,7 @@ from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask
 from generators.screening.crystal_exchange import exchange_crystals, with_elements
 from generators.screening.crystal_funnel import KnownCrystals, screen_crystals
+from generators.shipped import shipped
 from generators.wish import Interval, Wish
 
 CALLS, LARGEST, SEEDS, PER_BATCH = 180, 20, 150, 500

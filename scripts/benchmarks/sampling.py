@@ -12,11 +12,11 @@ import torch
 
 from benchmarks.common import NAME, Bench
 from benchmarks.crystal_sets import LARGEST, CrystalBench
-from generators.build import shipped
 from generators.conditioning import Conditions
 from generators.crystals.draws import CrystalDraws, draw_shards, load_crystal_model, read_shards
 from generators.sampling.crystal_task import CrystalTask
 from generators.screening.baselines import random_decorations
+from generators.shipped import shipped
 from generators.wish import Interval
 
 N, CRYSTALS, WORKERS = 10_000, 1_000, 2

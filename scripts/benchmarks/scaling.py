@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.crystal_sets import LARGEST, CrystalBench
 from data.dataset import CrystalDataset
-from generators.build import load_crystal_generator, shipped
+from generators.build import load_crystal_generator
 from generators.checkpoints import save_checkpoint
 from generators.crystals.build import build_crystals
 from generators.crystals.datamodule import CrystalDataModule
@@ -27,6 +27,7 @@ from generators.oracles.hull_tables import known_hull
 from generators.oracles.judge import JudgeSettings
 from generators.sampling.crystal_task import CrystalTask
 from generators.schema import DataConfig, ModelConfig, TrainConfig
+from generators.shipped import shipped
 
 STEPS, BATCH, N, SEED = 5000, 256, 400, 10
 LOSSES = ("loss", "space_group", "positions", "elements", "coordinates", "lattice")
@@ -113,7 +114,7 @@ def _keep(data: CrystalDataModule, share: float) -> None:
     """A random part of the training crystals, the same for every model."""
     part = data.parts["train"]
     rows = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))[: round(share * len(part))]
-    data.parts["train"] = type(part)(part.batch.select(rows), part.labels[rows], part.source[rows])
+    data.parts["train"] = part.select(rows)
     data.share = data.share[rows]
 
 

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from generators.build import shipped
 from generators.checkpoints import load_checkpoint
+from generators.shipped import shipped
 
 TRAIN = Path(__file__).parents[1] / "train.py"
 MODELS = {"composition": "decorations", "surrogate": "surrogate"}

@@ -12,11 +12,11 @@ from pymatgen.core import Element
 
 from data.orbit_batch import OrbitBatch
 from data.prototypes import prototype_library
-from generators.build import shipped
 from generators.oracles import cgcnn, chgnet_potential, sevennet_potential
 from generators.oracles.base import Oracle, OracleResult
 from generators.oracles.judge import ChgnetJudge, JudgeSettings, SevenNetJudge
 from generators.oracles.surrogate import SurrogateOracle
+from generators.shipped import shipped
 
 SETTINGS = JudgeSettings(max_evaluations=30)
 

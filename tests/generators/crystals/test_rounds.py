@@ -208,7 +208,7 @@ def test_rounds_find_hits_never_ask_twice_and_go_on(crystal_model: Path, labelle
     assert drawn["id"].is_unique
     sources = drawn["id"].str.rsplit("-", n=2).str[0].value_counts().to_dict()
     assert (sources["model"], sources["round-1-exchange"], sources["round-2-exchange"]) == (8, 4, 4)
-    base = float((truth(from_frame(drawn)) <= -2.2).double().mean())
+    base = float((truth(labelled.dataset.batch) <= -2.2).double().mean())
     assert judged["hit"].mean() > base + 0.2
     last = screened.counts[-1]
     assert (last.n_out, list(last.reasons)) == (21, [NOT_CHOSEN])

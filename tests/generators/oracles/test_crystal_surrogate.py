@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from data.exchanges import load_exchanges
-from generators.build import load_crystal_surrogate
 from generators.checkpoints import load_checkpoint, save_checkpoint
 from generators.oracles.crystal_surrogate import CrystalSurrogate, EnsembleFit
 from generators.screening.crystal_features import crystal_features
+from generators.shipped import load_crystal_surrogate
 
 FIT = EnsembleFit(members=3, width=32, steps=300, batch_size=128)
 ENERGY, MODULUS = "formation_energy_per_atom", "bulk_modulus"
