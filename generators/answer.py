@@ -10,13 +10,14 @@ from data.decorations import load_decorations
 from data.prototypes import Prototype
 from generators.build import load_data, load_generator
 from generators.export import write_candidates
-from generators.generate import Answer, Generation, describe
-from generators.generate_settings import GenerateSettings
+from generators.generate import Generation, describe
+from generators.generate_settings import MAY_DIFFER, GenerateSettings
 from generators.judging import write_parquet
 from generators.manifest import claim_folder, write_json
 from generators.oracles.judge import PROPERTIES as JUDGED
 from generators.oracles.judge import JudgeSettings
 from generators.oracles.surrogate import SurrogateOracle
+from generators.outcome import Answer
 from generators.report.html import write_report
 from generators.schema import DataConfig, GenerateConfig
 from generators.shipped import shipped
@@ -24,8 +25,6 @@ from generators.wish import Wish, parse_wish
 
 if TYPE_CHECKING:
     from generators.confirm import SecondJudges
-
-MAY_DIFFER = ("logger.", "oracle.workers", "oracle.device", "oracle.second_opinions", "top")
 
 
 def answer(config: GenerateConfig, plain: dict[str, Any], folder: Path) -> str:

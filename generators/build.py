@@ -19,7 +19,6 @@ from generators.checkpoints import load_checkpoint
 from generators.conditioning import PropertyScale
 from generators.crystals.build import build_crystals
 from generators.crystals.datamodule import CrystalDataModule
-from generators.crystals.module import CrystalDiffusion
 from generators.datamodule import DecorationDataModule, label_matrix
 from generators.denoiser.orbit_denoiser import DenoiserConfig
 from generators.module import CompositionDiffusion
@@ -39,12 +38,6 @@ def load_generator(path: str | None) -> CompositionDiffusion:
     """The generator from a model file; None is the shipped one."""
     config, state = load_checkpoint(Path(path) if path else shipped("composition"), "composition")
     return CompositionDiffusion.from_export(config, state)
-
-
-def load_crystal_generator(path: str | None) -> CrystalDiffusion:
-    """The generator of whole crystals from a model file; None is the shipped one."""
-    config, state = load_checkpoint(Path(path) if path else shipped("crystal"), "crystal")
-    return CrystalDiffusion.from_export(config, state)
 
 
 def load_data(config: DataConfig) -> tuple[CrystalDataset, PrototypeLibrary, list[Rejected]]:

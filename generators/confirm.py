@@ -10,11 +10,11 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from generators.generate import Answer
 from generators.judging import write_parquet
 from generators.oracles.cgcnn import CgcnnOracle
 from generators.oracles.judge import SevenNetJudge
 from generators.oracles.second_opinion import second_opinion
+from generators.outcome import Answer
 from generators.wish import Wish
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -23,13 +23,13 @@ from data.orbit_batch import OrbitBatch
 from data.prototypes import Prototype
 from generators.generate_settings import GenerateSettings
 from generators.judging import JudgeWorkers, judged_batch
-from generators.module import CompositionDiffusion
 from generators.oracles.base import OracleResult
 from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import fractions_of_batch
 from generators.oracles.hull_tables import chgnet_hull
 from generators.oracles.judge import JudgeSettings, elemental_references, formation_energy
 from generators.oracles.surrogate import SurrogateOracle
+from generators.outcome import Answer
 from generators.ranking import failures, ranked
 from generators.screening.atomic_volumes import additive_volume
 from generators.screening.baselines import SOURCES
@@ -40,27 +40,11 @@ from generators.screening.rules import distance_reasons
 from generators.sources import Sources
 from generators.wish import Wish
 
+if TYPE_CHECKING:  # importing Lightning takes seconds
+    from generators.module import CompositionDiffusion
+
 log = logging.getLogger(__name__)
 SURROGATE_CHUNK = 4096
-
-
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """What a run gives.
-
-    Attributes:
-        candidates: table of the judged candidates, best first (columns in ``docs/outputs.md``).
-        rejected: what was dropped, with stage and reason.
-        batch: relaxed crystals in the order of ``candidates``.
-        summary: content of ``summary.json``.
-        judged: per source (raremat and the baselines) everything that the judge saw, in its order.
-    """
-
-    candidates: pd.DataFrame
-    rejected: pd.DataFrame
-    batch: OrbitBatch
-    summary: dict[str, Any]
-    judged: dict[str, pd.DataFrame]
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+MAY_DIFFER = ("logger.", "oracle.workers", "oracle.device", "oracle.second_opinions", "top")
+"""Keys that another command in the folder of a run may change."""
+
 
 @dataclass(frozen=True)
 class GenerateSettings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,13 +17,15 @@ from data.prototype_table import PrototypeTable
 from data.prototypes import Prototype
 from generators.conditioning import Conditions
 from generators.generate_settings import GenerateSettings
-from generators.module import CompositionDiffusion
 from generators.oracles.hull_tables import judged_compounds, reference_compounds
 from generators.ranking import depth
 from generators.screening.baselines import random_balanced_decorations, random_decorations
 from generators.screening.ion_exchange import Similarity, exchanged, known_decorations
 from generators.screening.proposals import Propose
 from generators.wish import Wish
+
+if TYPE_CHECKING:  # importing Lightning takes seconds
+    from generators.module import CompositionDiffusion
 
 MIN_PARENTS = 50
 

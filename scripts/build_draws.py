@@ -26,9 +26,9 @@ from data.exchanges import load_all_exchanges, load_draws
 from data.orbit_batch import OrbitBatch
 from data.protostructure import crystal_key
 from generators.conditioning import Conditions
-from generators.crystals.draws import embedded_templates, load_crystal_model
+from generators.crystals.draws import embedded_templates
 from generators.crystals.labelling import LABELS, compact, labelled, shares_above_hull
-from generators.crystals.module import CrystalDiffusion
+from generators.crystals.model import CrystalModel, load_crystal_model
 from generators.crystals.self_taught import likely_draws
 from generators.judging import JudgeWorkers, write_parquet
 from generators.manifest import file_hash
@@ -57,9 +57,9 @@ WAYS: tuple[tuple[CrystalSamplerSettings, float | None], ...] = (
 """How rounds are drawn in turn, and the highest energy above the hull that is asked for."""
 
 
-def draw(module: CrystalDiffusion, number: int, seed: int) -> OrbitBatch:
+def draw(model: CrystalModel, number: int, seed: int) -> OrbitBatch:
     """At least ``number`` distinct new crystals."""
-    names = [scale.name for scale in module.scales]
+    names = [scale.name for scale in model.scales]
     seen = set(reference_compounds()["crystal_key"]) | set(load_decorations().keys())
     for table in (load_all_exchanges(), load_draws()):
         seen |= set(table.keys()) if table is not None else set()
@@ -70,7 +70,7 @@ def draw(module: CrystalDiffusion, number: int, seed: int) -> OrbitBatch:
             settings, high = WAYS[number_of_round % len(WAYS)]
             asked = {} if high is None else {"e_above_hull": Interval(None, high)}
             sampler = CrystalSampler(
-                module.averaged, module.scales, module.strain_scale, module.known_elements, settings,
+                model.denoiser, model.scales, model.strain_scale, model.known_elements, settings,
                 embedded_templates(),
             )  # fmt: skip
             wish = Conditions.from_wish(asked, names, 1)
@@ -109,11 +109,11 @@ def main() -> None:
     parser.add_argument("--add", action="store_true", help="keep the rows that the table has")
     arguments = parser.parse_args()
 
-    module = load_crystal_model(arguments.generator)
+    model = load_crystal_model(arguments.generator)
     drawn = arguments.work / "drawn.pt"
     if not drawn.exists():
         if arguments.samples is None:
-            batch = draw(module, arguments.number, arguments.seed)
+            batch = draw(model, arguments.number, arguments.seed)
         else:
             batch = likeliest(arguments.samples, arguments.number, arguments.seed)
         drawn.parent.mkdir(parents=True, exist_ok=True)

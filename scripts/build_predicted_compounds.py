@@ -25,8 +25,7 @@ from data.exchanges import load_draws, load_exchanges
 from data.orbit_batch import OrbitBatch
 from data.protostructure import labels_of
 from data.sources import read_crystals
-from generators.crystals.build import with_judged_labels
-from generators.crystals.labelled import MOST_ATOMS
+from generators.crystals.labelled import MOST_ATOMS, with_judged_labels
 from generators.crystals.labelling import compact
 from generators.element_features import N_STATES, element_features
 from generators.judging import JudgeWorkers, judged_batch, write_parquet

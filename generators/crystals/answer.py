@@ -9,22 +9,22 @@ import torch
 
 from data.prototypes import prototype_library
 from data.sources import read_crystals
-from generators.answer import MAY_DIFFER
 from generators.conditioning import Conditions
-from generators.crystals.draws import CrystalDraws, drawing_device, load_crystal_model
+from generators.crystals.draws import CrystalDraws, drawing_device
 from generators.crystals.generate import CrystalGeneration, CrystalRunSettings, describe_crystals
 from generators.crystals.judging import CrystalJudge
-from generators.crystals.module import CrystalDiffusion
+from generators.crystals.model import CrystalModel, load_crystal_model
 from generators.crystals.rounds import RoundSettings
 from generators.crystals.task_schema import SOURCES
 from generators.crystals.tasks import crystal_task, describe_task
 from generators.export import write_candidates
-from generators.generate import Answer
+from generators.generate_settings import MAY_DIFFER
 from generators.judging import write_parquet
 from generators.manifest import claim_folder, write_json
 from generators.oracles.base import Oracle
 from generators.oracles.cgcnn import CgcnnOracle
 from generators.oracles.judge import JudgeSettings
+from generators.outcome import Answer
 from generators.report.crystals import write_crystal_report
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask
@@ -49,20 +49,20 @@ def answer_crystals(config: GenerateConfig, plain: dict[str, Any], folder: Path)
     if config.screening.baselines:
         raise ValueError("screening.baselines: not with task=crystals, compare with raremat-evaluate")
     path = Path(config.generator) if config.generator else shipped("crystal")
-    module = load_crystal_model(path)
-    wish = _wish(config, module)
+    model = load_crystal_model(path)
+    wish = _wish(config, model)
     task_config, target = config.task, config.target
     names = [*target.prototypes, *task_config.prototypes]
     task_config.prototypes = names
     library = prototype_library()
     if target.prototype_cifs:
         library = library.with_files([Path(p) for p in target.prototype_cifs])
-    task = crystal_task(task_config, wish, module.known_elements, library)
+    task = crystal_task(task_config, wish, model.known_elements, library)
     screening, oracle = config.screening, config.oracle
     device = drawing_device(oracle.device)
     settings = sampler_settings(config, task, device)
     draws = CrystalDraws(
-        path, settings, task, Conditions.from_wish(wish.intervals, [s.name for s in module.scales], 1), config.seed,
+        path, settings, task, Conditions.from_wish(wish.intervals, [s.name for s in model.scales], 1), config.seed,
         device, task_config.templates,
     )  # fmt: skip
     if task.seeds is not None:
@@ -87,7 +87,7 @@ def answer_crystals(config: GenerateConfig, plain: dict[str, Any], folder: Path)
     crystal_judge = CrystalJudge(
         wish, judge, oracle.workers, oracle.device, "known" if screening.hull == "known" else "embedded", network
     )
-    spread = {scale.name: float(scale.std) for scale in module.scales}
+    spread = {scale.name: float(scale.std) for scale in model.scales}
     generation = CrystalGeneration(draws, wish, describe_task(task_config), spread, run, folder, crystal_judge, own)
     second = _second_judges() if oracle.second_opinions else None
     claim_folder(folder, plain, {"generator": path}, MAY_DIFFER)
@@ -146,11 +146,11 @@ def _second_judges() -> Any:
     return SecondJudges()
 
 
-def _wish(config: GenerateConfig, module: CrystalDiffusion) -> Wish:
+def _wish(config: GenerateConfig, model: CrystalModel) -> Wish:
     target = config.target
     if target.wish is not None and not isinstance(target.wish, dict):
         raise ValueError(f"target.wish={target.wish}: write it as 'target.wish={{bulk_modulus: [150, null]}}'")
-    scales = {scale.name: scale for scale in module.scales}
+    scales = {scale.name: scale for scale in model.scales}
 
     def quantile(name: str, share: float) -> float:
         return float(scales[name].quantile(torch.tensor([share], dtype=torch.float64)))

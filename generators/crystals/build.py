@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 
 from data.dataset import CrystalDataset
@@ -20,10 +17,12 @@ from data.strain_scale import StrainScale
 from generators.checkpoints import load_checkpoint
 from generators.conditioning import PropertyScale
 from generators.crystals.datamodule import CrystalDataModule, CrystalSource
+from generators.crystals.labelled import with_judged_labels
+from generators.crystals.model import exported_scales
 from generators.crystals.module import CrystalDiffusion
 from generators.crystals.self_taught import likely_draws
 from generators.denoiser.crystal_denoiser import CrystalDenoiserConfig
-from generators.oracles.hull_tables import ENERGY, FAR_BELOW, judged_compounds
+from generators.oracles.hull_tables import FAR_BELOW
 from generators.schedule import OptimizerConfig
 from generators.schema import TrainConfig
 
@@ -73,7 +72,7 @@ def build_crystals(config: TrainConfig) -> tuple[CrystalDataModule, CrystalDiffu
     initial = None if config.model.initial is None else load_checkpoint(Path(config.model.initial), "crystal")
     scales: dict[str, PropertyScale] = {}
     if initial is not None:
-        scales = initial_scales(*initial)
+        scales = exported_scales(*initial)
         if config.data.properties and names != list(scales):
             raise ValueError(f"data.properties: the model of model.initial has {', '.join(scales)}, leave this key out")
         names = list(scales)
@@ -108,28 +107,6 @@ def _plausible(dataset: CrystalDataset) -> CrystalDataset:
     return dataset.select((dataset.properties["e_above_hull"] >= FAR_BELOW).nonzero().squeeze(-1))
 
 
-def initial_scales(config: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> dict[str, PropertyScale]:
-    """Scales of an exported model by the name of the property, in its order."""
-    return {s["name"]: PropertyScale.from_state({**s, "knots": state[f"scales.{s['name']}"]}) for s in config["scales"]}
-
-
 def groups_of(dataset: CrystalDataset) -> list[str]:
     """Protostructure and formula: crystals that share both never end in different parts."""
     return [f"{protostructure_label(c)} {c.reduced_formula}" for c in dataset.batch.to_crystals()]
-
-
-def with_judged_labels(dataset: CrystalDataset) -> CrystalDataset:
-    """CHGNet's labels in place of the file's own where the embedded known compounds have them (by id).
-
-    Everything that is learned together must be on one scale. Crystals that are not among them keep what the file says
-    of properties without an energy scale, and lose their energies.
-    """
-    compounds = judged_compounds().drop_duplicates("id").set_index("id")
-    known = [name in compounds.index for name in dataset.ids]
-    found = compounds.reindex(list(dataset.ids))
-    properties = dict(dataset.properties)
-    for name in (ENERGY, "e_above_hull", "volume_per_atom", "magnetization_density", "bulk_modulus"):
-        judged = torch.from_numpy(found[name].to_numpy(dtype=np.float64, copy=True))
-        own = properties.get(name) if name not in (ENERGY, "e_above_hull") else None
-        properties[name] = judged if own is None else torch.where(torch.tensor(known), judged, own)
-    return CrystalDataset(dataset.batch, properties, dataset.prototype, dataset.ids)

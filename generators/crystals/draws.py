@@ -24,9 +24,8 @@ from data.frames import to_frame
 from data.orbit_batch import OrbitBatch
 from data.protostructure import crystal_key, crystal_of_key, protostructure_label
 from data.workers import start_worker
-from generators.checkpoints import REMEDY, load_checkpoint
 from generators.conditioning import Conditions
-from generators.crystals.module import CrystalDiffusion
+from generators.crystals.model import load_crystal_model
 from generators.judging import write_parquet
 from generators.oracles.hull_tables import judged_compounds
 from generators.oracles.potential import best_device
@@ -41,19 +40,6 @@ _ATTEMPTS = 5
 GUESSED = 0.1
 """eV/atom. Without it predicted compounds vote down prototypes that are known: of 100 unknown crystals 52 were met in
 one try from the composition, with it 55 (mean of four seeds)."""
-
-
-def load_crystal_model(path: Path) -> CrystalDiffusion:
-    """The model of whole crystals from its file.
-
-    Raises:
-        ValueError: no such file, not a model of whole crystals, or one of another network.
-    """
-    config, state = load_checkpoint(path, "crystal")
-    try:
-        return CrystalDiffusion.from_export(config, state)
-    except (RuntimeError, KeyError, TypeError):  # torch's message lists every weight
-        raise ValueError(f"checkpoint={path}: was made for another version of the network: {REMEDY}") from None
 
 
 @lru_cache(maxsize=2)
@@ -120,10 +106,10 @@ class CrystalDraws:
 
     def sampler(self) -> CrystalSampler:
         """With its own copy of the network."""
-        module = load_crystal_model(self.model)
+        model = load_crystal_model(self.model)
         needed = self.templates and (self.task.seeds is None or self.task.noise == 1)
         return CrystalSampler(
-            module.averaged.eval().to(self.device), module.scales, module.strain_scale, module.known_elements,
+            model.denoiser.to(self.device), model.scales, model.strain_scale, model.known_elements,
             self.settings, embedded_templates(bool(self.task.composition)) if needed else None,
         )  # fmt: skip
 

@@ -23,9 +23,9 @@ from generators.crystals.hit_odds import LikelyHits
 from generators.crystals.judging import METASTABLE, CrystalJudge
 from generators.crystals.labelled import labelled_crystals
 from generators.crystals.rounds import Rounds, RoundSettings
-from generators.generate import Answer
 from generators.oracles.hull import fractions_of_batch
 from generators.oracles.hull_tables import reference_compounds
+from generators.outcome import Answer
 from generators.ranking import depth
 from generators.screening.charge_balance import charge_balanced
 from generators.screening.crystal_funnel import PROBABILITY, KnownCrystals, Screened, screen_crystals

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from data.dataset import CrystalDataset
 from data.decorations import load_decorations
 from data.exchanges import load_all_exchanges, load_draws
-from generators.crystals.build import with_judged_labels
+from generators.oracles.hull_tables import ENERGY, judged_compounds
 from generators.screening.crystal_features import crystal_features
 
 MOST_ATOMS = 24
@@ -37,3 +39,20 @@ def labelled_crystals(own: CrystalDataset | None = None) -> Labelled:
         parts.append(with_judged_labels(own))
     dataset = CrystalDataset.concatenate([part.select(part.batch.n_atoms <= MOST_ATOMS) for part in parts])
     return Labelled(dataset, crystal_features(dataset.batch))
+
+
+def with_judged_labels(dataset: CrystalDataset) -> CrystalDataset:
+    """CHGNet's labels in place of the file's own where the embedded known compounds have them (by id).
+
+    Everything that is learned together must be on one scale. Crystals that are not among them keep what the file says
+    of properties without an energy scale, and lose their energies.
+    """
+    compounds = judged_compounds().drop_duplicates("id").set_index("id")
+    known = [name in compounds.index for name in dataset.ids]
+    found = compounds.reindex(list(dataset.ids))
+    properties = dict(dataset.properties)
+    for name in (ENERGY, "e_above_hull", "volume_per_atom", "magnetization_density", "bulk_modulus"):
+        judged = torch.from_numpy(found[name].to_numpy(dtype=np.float64, copy=True))
+        own = properties.get(name) if name not in (ENERGY, "e_above_hull") else None
+        properties[name] = judged if own is None else torch.where(torch.tensor(known), judged, own)
+    return CrystalDataset(dataset.batch, properties, dataset.prototype, dataset.ids)

@@ -16,10 +16,10 @@ from data.orbit_batch import OrbitBatch
 from data.strain_scale import StrainScale, element_fractions
 from data.wyckoff import wyckoff_table
 from generators.conditioning import Conditions, PropertyScale, condition_features, random_conditions
+from generators.crystals.model import CrystalModel, denoiser_weights
 from generators.crystals.noise import geometry_path, observe
 from generators.denoiser.crystal_denoiser import (
     MOST_ELEMENTS,
-    N_SOURCES,
     NEAREST_TIME,
     CrystalCondition,
     CrystalDenoiser,
@@ -246,7 +246,7 @@ class CrystalDiffusion(pl.LightningModule):
         Raises:
             ValueError: a model of another network.
         """
-        weights = _denoiser_weights(state)
+        weights = denoiser_weights(state)
         try:
             self.denoiser.load_state_dict(weights)
         except RuntimeError:
@@ -256,23 +256,11 @@ class CrystalDiffusion(pl.LightningModule):
     @classmethod
     def from_export(cls, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> CrystalDiffusion:
         """Inverse of `export`."""
+        model = CrystalModel.from_export(config, state)
         module = cls(
-            scales=[PropertyScale.from_state({**s, "knots": state[f"scales.{s['name']}"]}) for s in config["scales"]],
-            strain_scale=StrainScale(*(state[f"strain.{name}"] for name in ("atomic_volume", "mean", "std"))),
-            known_elements=config["known_elements"],
-            denoiser=CrystalDenoiserConfig(**config["denoiser"]),
-            optimizer=OptimizerConfig(**config["optimizer"]),
-            seed=int(config["seed"]),
-        )
-        weights = _denoiser_weights(state)
-        module.averaged.load_state_dict(weights)
-        module.denoiser.load_state_dict(weights)
+            model.scales, model.strain_scale, model.known_elements, model.denoiser.config,
+            OptimizerConfig(**config["optimizer"]), model.seed,
+        )  # fmt: skip
+        module.averaged.load_state_dict(model.denoiser.state_dict())
+        module.denoiser.load_state_dict(model.denoiser.state_dict())
         return module.eval()
-
-
-def _denoiser_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """In single precision; a part of the data that the model never saw counts as any."""
-    weights = {k.removeprefix("denoiser."): v.float() for k, v in state.items() if k.startswith("denoiser.")}
-    seen = weights["source.weight"]
-    weights["source.weight"] = torch.cat([seen, seen[:1].expand(max(N_SOURCES + 1 - len(seen), 0), -1)])
-    return weights

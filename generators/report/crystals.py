@@ -12,8 +12,8 @@ import plotly.graph_objects as go
 
 from data.properties import known_property
 from generators.export import file_stem
-from generators.generate import Answer
 from generators.oracles.hull_tables import reference_compounds
+from generators.outcome import Answer
 from generators.report import figures
 from generators.report.html import N_ROWS, N_VIEWS, figure_html, page, views
 from generators.wish import Interval, Wish

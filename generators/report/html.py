@@ -16,7 +16,7 @@ from plotly.offline import get_plotlyjs
 from data.dataset import CrystalDataset
 from data.properties import known_property
 from generators.export import conventional, file_stem, structures_of
-from generators.generate import Answer
+from generators.outcome import Answer
 from generators.report import figures
 from generators.screening.baselines import SOURCES
 from generators.wish import Wish

@@ -19,7 +19,6 @@ from data.frames import from_frame
 from data.orbit_batch import OrbitBatch
 from data.sources import read_crystals
 from data.splits import split_by
-from generators.build import load_crystal_generator
 from generators.conditioning import Conditions
 from generators.crystals.answer import FROM_NOTHING, ON_WHAT_IS_GIVEN
 from generators.crystals.build import groups_of
@@ -27,7 +26,7 @@ from generators.crystals.draws import calculated_crystals, drawn_table, known_vo
 from generators.crystals.generate import known_prototypes
 from generators.crystals.hit_odds import LikelyHits
 from generators.crystals.judging import CrystalJudge
-from generators.crystals.module import CrystalDiffusion
+from generators.crystals.model import load_crystal_model
 from generators.evaluation.evaluate import ENERGY, Reference
 from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import Hull, fractions_of
@@ -39,6 +38,7 @@ from generators.sampling.templates import Templates
 from generators.screening.crystal_exchange import exchange_crystals, with_elements
 from generators.screening.crystal_funnel import KnownCrystals, screen_crystals
 from generators.screening.ion_exchange import Similarity
+from generators.shipped import shipped
 from generators.wish import Interval, Wish
 
 LARGEST = 20
@@ -58,10 +58,10 @@ class CrystalBench:
     exchanging = CrystalSamplerSettings(*ON_WHAT_IS_GIVEN)
 
     def __init__(self, structures: Path, model: str | None = None) -> None:
-        self.module: CrystalDiffusion = load_crystal_generator(model)
+        self.model = load_crystal_model(Path(model) if model else shipped("crystal"))
         known, _ = read_crystals(structures)
         self.known = _bare(known)
-        parts = split_by(groups_of(known), (0.9, 0.05, 0.05), self.module.seed)
+        parts = split_by(groups_of(known), (0.9, 0.05, 0.05), self.model.seed)
         self.train, self.test = self.known.select(parts["train"]), self.known.select(parts["test"])
         self.exchanges = load_all_exchanges()
 
@@ -81,7 +81,7 @@ class CrystalBench:
 
     def wish(self, **intervals: tuple[float | None, float | None]) -> Conditions:
         """A wish in the order of the model's properties."""
-        names = [scale.name for scale in self.module.scales]
+        names = [scale.name for scale in self.model.scales]
         return Conditions.from_wish({name: Interval(*sides) for name, sides in intervals.items()}, names, 1)
 
     @cached_property
@@ -100,9 +100,9 @@ class CrystalBench:
 
     def sampler(self, settings: CrystalSamplerSettings | None = None, templates: bool = True) -> CrystalSampler:
         """A sampler of the averaged weights."""
-        module = self.module
+        model = self.model
         return CrystalSampler(
-            module.averaged, module.scales, module.strain_scale, module.known_elements, settings,
+            model.denoiser, model.scales, model.strain_scale, model.known_elements, settings,
             self.templates if templates else None,
         )  # fmt: skip
 
@@ -151,7 +151,7 @@ class CrystalBench:
         generator = torch.Generator().manual_seed(seed)
         parents = self._parents()
         batch = parents.select(torch.randint(len(parents), (n,), generator=generator))
-        known = torch.tensor(self.module.known_elements)
+        known = torch.tensor(self.model.known_elements)
         order = torch.rand(n, len(known), generator=generator).argsort(1)
         mapping = torch.zeros(n, 119, dtype=torch.long)
         mapping[:, known] = known[order]

@@ -20,10 +20,11 @@ from data.dataset import CrystalDataset
 from data.orbit_batch import OrbitBatch
 from data.sources import Source, read_crystals
 from generators.conditioning import Conditions
-from generators.crystals.draws import CrystalDraws, drawn_table, load_crystal_model
+from generators.crystals.draws import CrystalDraws, drawn_table
 from generators.crystals.generate import known_prototypes
 from generators.crystals.judging import ABOVE, CrystalJudge
 from generators.crystals.labelled import Labelled, labelled_crystals
+from generators.crystals.model import load_crystal_model
 from generators.crystals.rounds import Rounds, RoundSettings
 from generators.manifest import file_hash
 from generators.oracles.cgcnn import CgcnnOracle

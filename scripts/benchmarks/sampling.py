@@ -13,7 +13,8 @@ import torch
 from benchmarks.common import NAME, Bench
 from benchmarks.crystal_sets import LARGEST, CrystalBench
 from generators.conditioning import Conditions
-from generators.crystals.draws import CrystalDraws, draw_shards, load_crystal_model, read_shards
+from generators.crystals.draws import CrystalDraws, draw_shards, read_shards
+from generators.crystals.model import load_crystal_model
 from generators.sampling.crystal_task import CrystalTask
 from generators.screening.baselines import random_decorations
 from generators.shipped import shipped

@@ -15,10 +15,10 @@ import torch
 
 from benchmarks.crystal_sets import LARGEST, CrystalBench
 from data.dataset import CrystalDataset
-from generators.build import load_crystal_generator
-from generators.checkpoints import save_checkpoint
+from generators.checkpoints import load_checkpoint, save_checkpoint
 from generators.crystals.build import build_crystals
 from generators.crystals.datamodule import CrystalDataModule
+from generators.crystals.model import load_crystal_model
 from generators.crystals.module import CrystalDiffusion
 from generators.evaluation.evaluate import Protocol, evaluate
 from generators.evaluation.samples import Samples
@@ -107,7 +107,7 @@ def _shipped(structures: Path, cache: Path) -> dict[str, Any]:
     path = shipped("crystal")
     data, _, _ = build_crystals(_config(structures))
     return {"model": str(path), "share": 1.0, "crystals": len(data.parts["train"]), "seen": None,
-            **_losses(load_crystal_generator(str(path)), data)}  # fmt: skip
+            **_losses(CrystalDiffusion.from_export(*load_checkpoint(path, "crystal")), data)}  # fmt: skip
 
 
 def _keep(data: CrystalDataModule, share: float) -> None:
@@ -135,7 +135,7 @@ def _drawn(bench: CrystalBench, model: str, cache: Path) -> dict[str, float]:
     """What the model draws under the wish to be stable, every geometry from noise."""
     file = cache / f"{Path(model).stem}-drawn.json"
     if not file.exists():
-        bench.module = load_crystal_generator(model)
+        bench.model = load_crystal_model(Path(model))
         wish = bench.wish(e_above_hull=(None, 0.0))
         draw = bench.drawn(CrystalTask(n_atoms=(1, LARGEST)), bench.guided, wish, templates=False)
         batch = draw(N, SEED)

@@ -63,3 +63,16 @@ def test_importing_data_prints_nothing_and_leaves_the_root_logger_alone() -> Non
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
     )
     assert done.stdout == "" and done.stderr == ""
+
+
+def test_drawing_whole_crystals_does_not_import_lightning() -> None:
+    """It takes seconds of every start, in every process."""
+    code = (
+        "import sys, generators.crystals.answer\n"
+        "slow = {'pytorch_lightning', 'lightning_fabric', 'torchmetrics', 'wandb'}\n"
+        "print(sorted(slow & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.strip() == "[]"

@@ -19,7 +19,7 @@ from data.frames import to_frame
 from data.orbit_batch import OrbitBatch
 from data.prototypes import prototype_library
 from generators.export import file_stem, write_candidates
-from generators.generate import Answer
+from generators.outcome import Answer
 from generators.report.figures import wilson
 from generators.report.html import render
 from generators.wish import Interval, Wish

@@ -14,10 +14,11 @@ import torch
 from data.cells import element
 from data.decorations import load_decorations
 from generators.build import load_generator
-from generators.generate import Answer, Generation
+from generators.generate import Generation
 from generators.generate_settings import GenerateSettings
 from generators.manifest import write_json
 from generators.oracles.surrogate import SurrogateOracle
+from generators.outcome import Answer
 from generators.shipped import shipped
 from generators.wish import Interval, Wish, parse_elements
 

@@ -16,7 +16,9 @@ from data.dataset import CrystalDataset
 from data.exchanges import load_exchanges
 from data.orbit_batch import OrbitBatch
 from generators.checkpoints import load_checkpoint
-from generators.crystals.build import _plausible, build_crystals, initial_scales, with_judged_labels
+from generators.crystals.build import _plausible, build_crystals
+from generators.crystals.labelled import with_judged_labels
+from generators.crystals.model import exported_scales
 from generators.oracles.hull_tables import ENERGY, reference_compounds
 from generators.schema import DataConfig, ModelConfig, TrainConfig
 
@@ -46,7 +48,7 @@ def config(table: Path, properties: list[str]) -> TrainConfig:
 def test_a_table_without_a_property_of_the_initial_model_can_be_learned(table: Path) -> None:
     data, module, rejected = build_crystals(config(table, []))
     shipped, state = load_checkpoint(WEIGHTS, "crystal")
-    scales = initial_scales(shipped, state)
+    scales = exported_scales(shipped, state)
     assert not rejected and [s.name for s in module.scales] == list(scales)
     assert all(torch.equal(s.knots, scales[s.name].knots) for s in module.scales)
     weights = {k.removeprefix("denoiser."): v.float() for k, v in state.items() if k.startswith("denoiser.")}

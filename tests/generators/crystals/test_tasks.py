@@ -17,7 +17,7 @@ from data.protostructure import protostructure_label
 from data.prototypes import prototype_library
 from generators import cli
 from generators.checkpoints import load_checkpoint, save_checkpoint
-from generators.crystals.draws import load_crystal_model
+from generators.crystals.model import load_crystal_model
 from generators.crystals.task_schema import TaskConfig
 from generators.crystals.tasks import crystal_task, describe_task, parse_composition
 from generators.wish import Wish

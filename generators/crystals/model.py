@@ -1,0 +1,71 @@
+"""A trained model of whole crystals, as drawing needs it: without Lightning, whose import takes seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data.strain_scale import StrainScale
+from generators.checkpoints import REMEDY, load_checkpoint
+from generators.conditioning import PropertyScale
+from generators.denoiser.crystal_denoiser import N_SOURCES, CrystalDenoiser, CrystalDenoiserConfig
+
+
+@dataclass(frozen=True, eq=False)
+class CrystalModel:
+    """What `generators.crystals.module.CrystalDiffusion.export` keeps.
+
+    Attributes:
+        denoiser: in evaluation mode.
+        scales: one per property, in the network's order.
+        strain_scale: of the lattice.
+        known_elements: that the model was trained on.
+        seed: of the training, by which crystals were held out.
+    """
+
+    denoiser: CrystalDenoiser
+    scales: tuple[PropertyScale, ...]
+    strain_scale: StrainScale
+    known_elements: tuple[int, ...]
+    seed: int
+
+    @classmethod
+    def from_export(cls, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> CrystalModel:
+        """From the configuration and tensors of the file."""
+        scales = exported_scales(config, state)
+        denoiser = CrystalDenoiser(len(scales), CrystalDenoiserConfig(**config["denoiser"]))
+        denoiser.load_state_dict(denoiser_weights(state))
+        strain_scale = StrainScale(*(state[f"strain.{name}"] for name in ("atomic_volume", "mean", "std")))
+        elements = tuple(config["known_elements"])
+        return cls(denoiser.eval(), tuple(scales.values()), strain_scale, elements, int(config["seed"]))
+
+
+def load_crystal_model(path: Path) -> CrystalModel:
+    """The model of whole crystals from its file.
+
+    Raises:
+        ValueError: no such file, not a model of whole crystals, or one of another network.
+    """
+    config, state = load_checkpoint(path, "crystal")
+    try:
+        return CrystalModel.from_export(config, state)
+    except (RuntimeError, KeyError, TypeError):  # torch's message lists every weight
+        raise ValueError(f"checkpoint={path}: was made for another version of the network: {REMEDY}") from None
+
+
+def exported_scales(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, PropertyScale]:
+    """Scales by the name of the property, in the model's order."""
+    return {s["name"]: PropertyScale.from_state({**s, "knots": state[f"scales.{s['name']}"]}) for s in config["scales"]}
+
+
+def denoiser_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """In single precision; a part of the data that the model never saw counts as any."""
+    weights = {k.removeprefix("denoiser."): v.float() for k, v in state.items() if k.startswith("denoiser.")}
+    seen = weights["source.weight"]
+    weights["source.weight"] = torch.cat([seen, seen[:1].expand(max(N_SOURCES + 1 - len(seen), 0), -1)])
+    return weights
