@@ -64,7 +64,16 @@ def stable_exchanges() -> OrbitBatch:
     return exchanges.batch.select((exchanges.properties["e_above_hull"] <= STABLE).nonzero().squeeze(-1))
 
 
-def load_draws() -> CrystalDataset | None:
-    """Relaxed crystals of an earlier generator, made by ``scripts/build_draws.py``; None before there are any."""
-    with as_file(files("data.tables") / "draws.parquet") as embedded:
-        return load_exchanges(embedded) if embedded.is_file() else None
+def load_draws(chosen: bool | None = None) -> CrystalDataset | None:
+    """Relaxed crystals of earlier generators, made by ``scripts/build_draws.py``; None before there are any.
+
+    Args:
+        chosen: those that the embedded surrogate chose, or the others; None for all.
+    """
+    names = {False: ("draws",), True: ("chosen",), None: ("draws", "chosen")}[chosen]
+    parts = []
+    for name in names:
+        with as_file(files("data.tables") / f"{name}.parquet") as embedded:
+            if embedded.is_file():
+                parts.append(load_exchanges(embedded))
+    return CrystalDataset.concatenate(parts) if parts else None

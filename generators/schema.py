@@ -47,8 +47,6 @@ class DataConfig:
     path: str | None = None  # None: the embedded decorations; else CSV or Parquet with (prototype, elements)
     properties: list[str] = field(default_factory=list)  # labels to learn; empty: every numeric column
     prototype_cifs: list[str] = field(default_factory=list)  # the user's own prototypes
-    drawn: str | None = None  # samples.parquet of a run: the likeliest of it are learnt from too (crystal)
-    drawn_share: float = 0.25  # of the crystals in it
     limit: int | None = None
     fractions: list[float] = field(default_factory=lambda: [0.9, 0.05, 0.05])
     batch_size: int = 512
@@ -57,8 +55,6 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _at_least(self, "data.", 1, "limit", "batch_size", "max_orbits")
-        if not 0 < self.drawn_share <= 1:
-            raise ValueError(f"data.drawn_share={self.drawn_share}: must lie in (0, 1]")
         if self.tensor_frame not in TENSOR_FRAMES:
             raise ValueError(f"data.tensor_frame={self.tensor_frame}: use one of {', '.join(TENSOR_FRAMES)}")
         if len(self.fractions) != 3 or min(self.fractions) <= 0 or abs(sum(self.fractions) - 1) > 1e-6:

@@ -2,8 +2,6 @@
 
     python scripts/build_draws.py --generator outputs/bootstrap/model.pt
     python scripts/build_draws.py --generator generators/weights/crystal.pt --number 40000 --add  # by a better one
-    python scripts/build_draws.py --generator generators/weights/crystal.pt --samples outputs/many/samples.parquet \\
-        --number 6000 --add  # of those that the embedded surrogate finds likely to be stable
 
 A model learns what is stable from crystals of others; what it gets wrong itself it learns from these. Most are drawn
 under the wish for stability. A killed run goes on with the same command.
@@ -27,13 +25,11 @@ from data.orbit_batch import OrbitBatch
 from data.protostructure import crystal_key
 from generators.conditioning import Conditions
 from generators.crystals.draws import embedded_templates
-from generators.crystals.labelling import LABELS, compact, labelled, shares_above_hull
+from generators.crystals.labelling import LABELS, compact, labelled, relaxed_by_judge, shares_above_hull
 from generators.crystals.model import CrystalModel, load_crystal_model
-from generators.crystals.self_taught import likely_draws
-from generators.judging import JudgeWorkers, write_parquet
+from generators.judging import write_parquet
 from generators.manifest import file_hash
 from generators.oracles.hull_tables import FAR_BELOW, reference_compounds
-from generators.oracles.judge import JudgeSettings
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask
 from generators.sampling.crystals import CrystalSampler
@@ -43,9 +39,7 @@ LARGEST = 20
 _BY = "- Drawn by"
 CLOSEST = 0.5
 """Of the sum of the atomic radii; nearer atoms are not worth a judge's call."""
-_ROUND, _SHARD = 512, 64
-LIKELY = 0.25
-"""Of given samples: the likeliest, of which those that are judged are drawn evenly."""
+_ROUND = 512
 WAYS: tuple[tuple[CrystalSamplerSettings, float | None], ...] = (
     (CrystalSamplerSettings(guidance=3.0, temperature=0.5, prototype_temperature=0.7), 0.0),
     (CrystalSamplerSettings(guidance=3.0, temperature=0.5), 0.0),
@@ -89,20 +83,12 @@ def draw(model: CrystalModel, number: int, seed: int) -> OrbitBatch:
     return OrbitBatch.concatenate(kept)
 
 
-def likeliest(samples: Path, number: int, seed: int) -> OrbitBatch:
-    """At most ``number`` of the new crystals in a run's samples that are likely to be stable."""
-    batch = likely_draws(samples, LIKELY).batch
-    order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(seed))
-    return batch.select(order[:number])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     tables = Path(__file__).parents[1] / "data" / "tables"
     parser.add_argument("--generator", type=Path, required=True)
     parser.add_argument("--output", type=Path, default=tables / "draws.parquet")
     parser.add_argument("--work", type=Path, default=Path("outputs/build/draws"))
-    parser.add_argument("--samples", type=Path, help="samples.parquet of a run of that generator, instead of drawing")
     parser.add_argument("--number", type=int, default=8000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
@@ -112,26 +98,12 @@ def main() -> None:
     model = load_crystal_model(arguments.generator)
     drawn = arguments.work / "drawn.pt"
     if not drawn.exists():
-        if arguments.samples is None:
-            batch = draw(model, arguments.number, arguments.seed)
-        else:
-            batch = likeliest(arguments.samples, arguments.number, arguments.seed)
+        batch = draw(model, arguments.number, arguments.seed)
         drawn.parent.mkdir(parents=True, exist_ok=True)
         torch.save(vars(batch), drawn.with_suffix(".part"))
         drawn.with_suffix(".part").replace(drawn)
     batch = OrbitBatch(**torch.load(drawn, weights_only=True))
-    batch = batch.select(torch.argsort(batch.n_atoms, stable=True))
-    frames = []
-    with (
-        tqdm(total=len(batch), unit="crystal", smoothing=0.02, mininterval=5) as bar,
-        JudgeWorkers(JudgeSettings(), arguments.workers) as workers,
-    ):
-        for i, rows in enumerate(torch.split(torch.arange(len(batch)), 2048)):
-            part = OrbitBatch.from_crystals(batch.select(rows).to_crystals())
-            frames.append(
-                workers.judge(part, arguments.work, f"part-{i:03d}", _SHARD, progress=lambda n, _: bar.update(n))
-            )
-    frame = pd.concat(frames, ignore_index=True).assign(parent="")
+    frame = relaxed_by_judge(batch, arguments.work, arguments.workers)
     good, reasons = labelled(frame)
     table, card = compact(good), arguments.output.with_suffix(".md")
     earlier = []
@@ -141,9 +113,8 @@ def main() -> None:
         table["protostructure"] = pd.Categorical(table["protostructure"])
         earlier = [line for line in card.read_text(encoding="utf-8").splitlines() if line.startswith(_BY)]
     write_parquet(table, arguments.output, small=True)
-    how = f"seed {arguments.seed}" + ("" if arguments.samples is None else "; of the quarter likeliest to be stable")
     by = (
-        f"{_BY} a model of SHA-256 {file_hash(arguments.generator)[:16]} ({how}): {len(good):,} of "
+        f"{_BY} a model of SHA-256 {file_hash(arguments.generator)[:16]} (seed {arguments.seed}): {len(good):,} of "
         f"{len(frame):,}; left out: {json.dumps(reasons)}"
     )
     card.write_text(

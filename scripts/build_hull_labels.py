@@ -1,6 +1,7 @@
 """Write the column ``e_above_hull`` of the embedded tables anew, after the embedded hull has changed.
 
-The tables are decorations, exchanges, predicted compounds and draws; formation energies stay as CHGNet gave them.
+The tables are decorations, exchanges, predicted compounds, draws and chosen ones; formation energies stay as CHGNet gave
+them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from generators.oracles.hull_tables import ENERGY, chgnet_hull
 
 def main() -> None:
     tables = Path(__file__).parents[1] / "data" / "tables"
-    for name in ("decorations", "exchanges", "predicted_compounds", "draws"):
+    for name in ("decorations", "exchanges", "predicted_compounds", "draws", "chosen"):
         path = tables / f"{name}.parquet"
         dataset = load_decorations() if name == "decorations" else load_exchanges(path)
         table: pd.DataFrame = pd.read_parquet(path)

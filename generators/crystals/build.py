@@ -20,7 +20,7 @@ from generators.crystals.datamodule import CrystalDataModule, CrystalSource
 from generators.crystals.labelled import with_judged_labels
 from generators.crystals.model import exported_scales
 from generators.crystals.module import CrystalDiffusion
-from generators.crystals.self_taught import likely_draws
+from generators.crystals.task_schema import SOURCES
 from generators.denoiser.crystal_denoiser import CrystalDenoiserConfig
 from generators.oracles.hull_tables import FAR_BELOW
 from generators.schedule import OptimizerConfig
@@ -44,28 +44,29 @@ def build_crystals(config: TrainConfig) -> tuple[CrystalDataModule, CrystalDiffu
     rejected: list[Rejected] = []
     sources: list[CrystalSource] = []
     group_of: dict[str, str] = {}
-    known: CrystalDataset | None = None
+
+    def add(name: str, dataset: CrystalDataset, groups: list[str], share: float = 1.0) -> None:
+        sources.append(CrystalSource(SOURCES.index(name), dataset, groups, share))
+
     if config.data.path is not None:
         known, rejected = read_crystals(Path(config.data.path))
         known = with_judged_labels(known.select(torch.arange(len(known))[: config.data.limit]))
         groups = groups_of(known)
         group_of = dict(zip(known.ids, groups, strict=True))
-        sources.append(CrystalSource("known", known, groups))
+        add("known", known, groups)
     exchanges = _plausible(load_all_exchanges())
     exchanges = exchanges.select(torch.arange(len(exchanges))[: config.data.limit])
     parents = [name or f"without {i}" for i, name in enumerate(exchanges.ids)]  # that of a drawn crystal has no name
-    sources.append(CrystalSource("exchanges", exchanges, [group_of.get(name, name) for name in parents]))
-    draws = load_draws()
-    if draws is not None:
-        draws = _plausible(draws)
-        draws = draws.select(torch.arange(len(draws))[: config.data.limit])
-        sources.append(CrystalSource("draws", draws, draws.keys()))
+    add("exchanged", exchanges, [group_of.get(name, name) for name in parents])
+    for name, chosen in (("drawn", False), ("chosen", True)):
+        draws = load_draws(chosen)
+        if draws is not None:
+            draws = _plausible(draws)
+            draws = draws.select(torch.arange(len(draws))[: config.data.limit])
+            add(name, draws, draws.keys())
     decorations = load_decorations()
     decorations = decorations.select(torch.arange(len(decorations))[: config.data.limit])
-    sources.append(CrystalSource("decorations", decorations, decorations.keys(), DECORATION_SHARE))
-    if config.data.drawn is not None:
-        chosen = likely_draws(Path(config.data.drawn), config.data.drawn_share, known)
-        sources.append(CrystalSource("chosen", chosen, chosen.keys(), relaxed=False))
+    add("decorated", decorations, decorations.keys(), DECORATION_SHARE)
 
     has = {name for source in sources for name in source.dataset.properties}
     names = list(config.data.properties) or [name for name in PROPERTIES if name in has]

@@ -26,32 +26,26 @@ class CrystalSource:
     """One part of the training data.
 
     Attributes:
-        name: of the part.
+        number: of the part, from 1 (`generators.crystals.task_schema.SOURCES`).
         dataset: its crystals; a property that it lacks is unknown.
         groups: one string per crystal; crystals of one group share train, validation or test.
         share: of the training crystals that are seen in one epoch.
-        relaxed: the geometry is worth learning.
     """
 
-    name: str
+    number: int
     dataset: CrystalDataset
     groups: Sequence[str]
     share: float = 1.0
-    relaxed: bool = True
 
 
 class _Crystals(Dataset[Batch]):
     """Whole batches by index lists, padded no wider than they need."""
 
-    def __init__(self, batch: OrbitBatch, labels: Tensor, source: Tensor, relaxed: Tensor) -> None:
-        self.batch, self.labels, self.source, self.relaxed = batch, labels, source, relaxed
+    def __init__(self, batch: OrbitBatch, labels: Tensor, source: Tensor) -> None:
+        self.batch, self.labels, self.source = batch, labels, source
 
     def __len__(self) -> int:
         return len(self.batch)
-
-    def select(self, rows: Tensor) -> _Crystals:
-        """The crystals at these rows."""
-        return _Crystals(self.batch.select(rows), self.labels[rows], self.source[rows], self.relaxed[rows])
 
     def __getitem__(self, rows: list[int]) -> Batch:
         index = torch.as_tensor(rows)
@@ -59,7 +53,6 @@ class _Crystals(Dataset[Batch]):
             "crystals": trimmed(self.batch.select(index)),
             "labels": self.labels[index],
             "source": self.source[index],
-            "relaxed": self.relaxed[index],
         }
 
 
@@ -114,8 +107,7 @@ class SizedBatches(Sampler[list[int]]):
 class CrystalDataModule(pl.LightningDataModule):
     """Train, validation and test parts; the training crystals are spelled anew in every epoch.
 
-    Batches hold ``crystals`` (an `OrbitBatch`), ``labels`` [B, P], ``source`` [B] (1 for the first source) and
-    ``relaxed`` [B] bool.
+    Batches hold ``crystals`` (an `OrbitBatch`), ``labels`` [B, P] and ``source`` [B] (its number).
     Validation and test take the first source alone.
     """
 
@@ -134,7 +126,7 @@ class CrystalDataModule(pl.LightningDataModule):
         self.batch_size, self.tokens, self.seed = batch_size, 12 * batch_size, seed
         parts: dict[str, list[_Crystals]] = {part: [] for part in PARTS}
         shares = []
-        for number, source in enumerate(sources):
+        for source in sources:
             dataset = source.dataset
             known = [name for name in properties if name in dataset.properties]
             labels = torch.full((len(dataset), len(properties)), torch.nan, dtype=torch.float64)
@@ -143,8 +135,7 @@ class CrystalDataModule(pl.LightningDataModule):
             for part, rows in split_by(source.groups, fractions, seed).items():
                 kept = rows[small[rows]]
                 batch = dataset.batch.select(kept)
-                relaxed = torch.full((len(kept),), source.relaxed)
-                parts[part].append(_Crystals(batch, labels[kept], torch.full((len(kept),), number + 1), relaxed))
+                parts[part].append(_Crystals(batch, labels[kept], torch.full((len(kept),), source.number)))
                 if part == "train":
                     shares += [torch.full((len(kept),), source.share)]
         self.parts = {
@@ -167,7 +158,7 @@ class CrystalDataModule(pl.LightningDataModule):
         part = self.parts["train"]
         generator = torch.Generator().manual_seed(self.seed * 100_003 + epoch)
         rows = (torch.rand(len(part), generator=generator) < self.share).nonzero().squeeze(-1)
-        return rows, _Crystals(respell(part.batch, generator), part.labels, part.source, part.relaxed)
+        return rows, _Crystals(respell(part.batch, generator), part.labels, part.source)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Drawn, spelled and shuffled anew in every epoch (the trainer reloads it)."""
@@ -202,5 +193,4 @@ def _joined(parts: Sequence[_Crystals]) -> _Crystals:
         OrbitBatch.concatenate([part.batch for part in parts]),
         torch.cat([part.labels for part in parts]),
         torch.cat([part.source for part in parts]),
-        torch.cat([part.relaxed for part in parts]),
     )

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from tqdm import tqdm
 
+from data.orbit_batch import OrbitBatch
 from data.protostructure import labels_of
-from generators.judging import judged_batch
+from generators.judging import JudgeWorkers, judged_batch
 from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import fractions_of_batch
 from generators.oracles.hull_tables import ENERGY, FAR_BELOW, LOWEST, chgnet_hull
-from generators.oracles.judge import elemental_references, formation_energy
+from generators.oracles.judge import JudgeSettings, elemental_references, formation_energy
 
 LABELS = (ENERGY, "volume_per_atom", "magnetization_density", "bulk_modulus", "e_above_hull")
+_SHARD = 64
 
 
 def labelled(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
@@ -43,6 +47,20 @@ def labelled(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
     if not plausible.all():
         reasons["far below the hull"] = int((~plausible).sum())
     return good.assign(e_above_hull=above)[plausible], dict(reasons)
+
+
+def relaxed_by_judge(batch: OrbitBatch, folder: Path, workers: int) -> pd.DataFrame:
+    """What CHGNet makes of drawn crystals, the smallest first; a killed run goes on in its folder."""
+    batch = batch.select(torch.argsort(batch.n_atoms, stable=True))
+    frames = []
+    with (
+        tqdm(total=len(batch), unit="crystal", smoothing=0.02, mininterval=5) as bar,
+        JudgeWorkers(JudgeSettings(), workers) as judge,
+    ):
+        for i, rows in enumerate(torch.split(torch.arange(len(batch)), 2048)):
+            part = OrbitBatch.from_crystals(batch.select(rows).to_crystals())
+            frames.append(judge.judge(part, folder, f"part-{i:03d}", _SHARD, progress=lambda n, _: bar.update(n)))
+    return pd.concat(frames, ignore_index=True).assign(parent="")
 
 
 def compact(frame: pd.DataFrame) -> pd.DataFrame:

@@ -107,9 +107,7 @@ class CrystalDiffusion(pl.LightningModule):
         condition = self._condition(crystals, batch["source"], conditions, generator)
         wish = denoiser.embed_condition(condition)
 
-        relaxed = batch["relaxed"].to(device)
         place = torch.rand(b, generator=generator).to(device)
-        place = torch.where(relaxed, place, place * (self.tasks.prototype + self.tasks.elements))
         on_prototype = place < self.tasks.prototype
         on_geometry = place >= self.tasks.prototype + self.tasks.elements
         position_hidden = corrupt(crystals.mask, low_discrepancy_times(b, generator, device), generator)
@@ -120,7 +118,7 @@ class CrystalDiffusion(pl.LightningModule):
 
         time = low_discrepancy_times(b, generator, device)
         seen = torch.rand(b, generator=generator).to(device) < self.tasks.with_geometry
-        has_geometry = on_geometry | (~on_prototype & seen & relaxed)
+        has_geometry = on_geometry | (~on_prototype & seen)
         with torch.autocast(device.type, enabled=False):  # lengths need all their digits
             path = geometry_path(crystals, self.strain_scale, time, generator)
             state = observe(

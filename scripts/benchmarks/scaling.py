@@ -114,7 +114,7 @@ def _keep(data: CrystalDataModule, share: float) -> None:
     """A random part of the training crystals, the same for every model."""
     part = data.parts["train"]
     rows = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))[: round(share * len(part))]
-    data.parts["train"] = part.select(rows)
+    data.parts["train"] = type(part)(part.batch.select(rows), part.labels[rows], part.source[rows])
     data.share = data.share[rows]
 
 

@@ -34,9 +34,9 @@ def module(random_batch: MakeBatch) -> CrystalDataModule:
     other = dataset(random_batch(100, seed=3), "other", labels=("y", "z"))
     return CrystalDataModule(
         [
-            CrystalSource("known", known, groups),
-            CrystalSource("children", children, [groups[i] for i in parents]),
-            CrystalSource("other", other, other.keys(), share=0.3),
+            CrystalSource(1, known, groups),
+            CrystalSource(2, children, [groups[i] for i in parents]),
+            CrystalSource(3, other, other.keys(), share=0.3),
         ],
         ["y", "z"], batch_size=16, fractions=FRACTIONS, seed=3,
     )  # fmt: skip
@@ -51,7 +51,7 @@ def test_no_group_is_in_two_parts_and_children_go_with_their_parents(random_batc
     marked = random_batch(200, seed=9)
     children = dataset(marked.replace(strain=marked.strain + 0.0), "child")
     data = CrystalDataModule(
-        [CrystalSource("known", known, groups), CrystalSource("children", children, groups)], ["y"],
+        [CrystalSource(1, known, groups), CrystalSource(2, children, groups)], ["y"],
         fractions=FRACTIONS, seed=1,
     )  # fmt: skip
     # The label is the row: which part each crystal went to, and each child.
@@ -131,7 +131,7 @@ def test_batches_hold_crystals_of_like_size_and_no_empty_column() -> None:
 def test_large_crystals_are_left_out_and_batches_are_trimmed(random_batch: MakeBatch) -> None:
     known = dataset(random_batch(120, seed=1), "known")
     data = CrystalDataModule(
-        [CrystalSource("known", known, groups_of(known))], ["y"], fractions=FRACTIONS, max_orbits=3
+        [CrystalSource(1, known, groups_of(known))], ["y"], fractions=FRACTIONS, max_orbits=3
     )  # fmt: skip
     assert all(int(part.batch.n_orbits.max()) <= 3 for part in data.parts.values())
     small = trimmed(known.batch.select(known.batch.n_orbits <= 2))
@@ -141,6 +141,6 @@ def test_large_crystals_are_left_out_and_batches_are_trimmed(random_batch: MakeB
 def test_too_few_crystals_are_an_error(random_batch: MakeBatch) -> None:
     few = dataset(random_batch(2, seed=1), "known")
     with pytest.raises(ValueError, match="part is empty, give more crystals"):
-        CrystalDataModule([CrystalSource("known", few, groups_of(few))], ["y"])
+        CrystalDataModule([CrystalSource(1, few, groups_of(few))], ["y"])
     with pytest.raises(ValueError, match="data.batch_size=0"):
-        CrystalDataModule([CrystalSource("known", few, groups_of(few))], ["y"], batch_size=0)
+        CrystalDataModule([CrystalSource(1, few, groups_of(few))], ["y"], batch_size=0)

@@ -31,7 +31,6 @@ def batch(random_batch: Callable[..., OrbitBatch]) -> dict[str, Any]:
         "crystals": crystals,
         "labels": torch.rand(64, 2, generator=generator, dtype=torch.float64),
         "source": 1 + torch.arange(64) % 3,
-        "relaxed": torch.ones(64, dtype=torch.bool),
     }
 
 
@@ -56,19 +55,6 @@ def test_an_untrained_model_has_the_losses_of_ignorance(batch: dict[str, Any]) -
         assert float(terms["elements"]) > 0.5 * math.log(len(ELEMENTS))
     assert 0.4 < sum(lattice) / 40 < 2.2
     assert 0 < sum(coordinates) / 40 < 1.0
-
-
-def test_nothing_is_learnt_from_the_geometry_of_crystals_that_are_not_relaxed(batch: dict[str, Any]) -> None:
-    module = make(batch["crystals"])
-    unrelaxed = batch | {"relaxed": torch.zeros(64, dtype=torch.bool)}
-    other = unrelaxed | {"crystals": batch["crystals"].replace(strain=batch["crystals"].strain + 0.3)}
-    for seed in range(5):
-        (total, terms), (same, _) = (
-            module.losses(b, torch.Generator().manual_seed(seed), module.denoiser) for b in (unrelaxed, other)
-        )
-        assert float(terms["coordinates"]) == float(terms["lattice"]) == 0.0
-        assert float(terms["elements"]) > 0 and float(terms["positions"]) > 0
-        assert float(total) == float(same)
 
 
 def test_a_model_of_fewer_parts_of_the_data_takes_the_new_one_for_any(batch: dict[str, Any]) -> None:
