@@ -1,7 +1,6 @@
 """Write the column ``e_above_hull`` of the embedded tables anew, after the embedded hull has changed.
 
-The tables are decorations, exchanges, predicted compounds, draws and chosen ones; formation energies stay as CHGNet gave
-them.
+The tables are decorations, exchanges, predicted compounds, draws and chosen ones; formation energies stay as they are.
 """
 
 from __future__ import annotations
