@@ -19,6 +19,7 @@ from generators.build import build_logger, build_training
 from generators.checkpoints import save_checkpoint
 from generators.manifest import claim_folder, write_json
 from generators.model_card import write_card
+from generators.precision import fast_bfloat16
 from generators.schema import TrainConfig
 
 log = logging.getLogger(__name__)
@@ -32,12 +33,11 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 def trainer_precision(wanted: str) -> str:
-    """Lightning's name of the precision; ``auto`` is bf16-mixed on graphics cards and on processors with AVX-512, else
-    single precision: other processors are several times slower in bf16."""
+    """Lightning's name of the precision; ``auto`` is bf16-mixed on graphics cards and processors that are fast at it, else
+    single precision."""
     if wanted != "auto":
         return wanted
-    fast = torch.cuda.is_available() or torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-    return "bf16-mixed" if fast else "32-true"
+    return "bf16-mixed" if torch.cuda.is_available() or fast_bfloat16() else "32-true"
 
 
 class SeedSteps(Callback):

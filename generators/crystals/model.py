@@ -14,6 +14,7 @@ from data.strain_scale import StrainScale
 from generators.checkpoints import REMEDY, load_checkpoint
 from generators.conditioning import PropertyScale
 from generators.denoiser.crystal_denoiser import N_SOURCES, CrystalDenoiser, CrystalDenoiserConfig
+from generators.precision import fast_bfloat16
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,16 +47,18 @@ class CrystalModel:
 
 
 def load_crystal_model(path: Path) -> CrystalModel:
-    """The model of whole crystals from its file.
+    """The model of whole crystals from its file; it draws in bfloat16 where that is fast.
 
     Raises:
         ValueError: no such file, not a model of whole crystals, or one of another network.
     """
     config, state = load_checkpoint(path, "crystal")
     try:
-        return CrystalModel.from_export(config, state)
+        model = CrystalModel.from_export(config, state)
     except (RuntimeError, KeyError, TypeError):  # torch's message lists every weight
         raise ValueError(f"checkpoint={path}: was made for another version of the network: {REMEDY}") from None
+    model.denoiser.fast = fast_bfloat16()
+    return model
 
 
 def exported_scales(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, PropertyScale]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -117,6 +118,8 @@ class CrystalDenoiser(nn.Module):
 
     elements: Tensor
     position_numbers: Tensor
+    fast = False
+    """Whether a processor multiplies in bfloat16 in the blocks: good enough to draw with."""
 
     def __init__(self, n_properties: int, config: CrystalDenoiserConfig) -> None:
         super().__init__()
@@ -228,11 +231,13 @@ class CrystalDenoiser(nn.Module):
         bias = self.pair(torch.cat([density, flag], -1)).unflatten(-1, (self.config.depth, self.config.heads))
         present = (state.copies * batch.mask).to(x).log().clamp(min=-1e9)  # so many keys in one
         bias = bias.permute(3, 0, 4, 1, 2) + present[None, :, None, None, :]
-        for i, (block, offset, block_bias) in enumerate(zip(self.blocks, self.offsets, bias, strict=True)):
-            if i % 2 == 0 and i // 2 < len(self.messages):
-                x = self.messages[i // 2](x, None if silent else density)
-            x = block(x, modulation + offset, block_bias)
-        result: Tensor = self.norm(x)
+        fast = self.fast and x.device.type == "cpu"
+        with torch.autocast(x.device.type, torch.bfloat16) if fast else nullcontext():
+            for i, (block, offset, block_bias) in enumerate(zip(self.blocks, self.offsets, bias, strict=True)):
+                if i % 2 == 0 and i // 2 < len(self.messages):
+                    x = self.messages[i // 2](x, None if silent else density)
+                x = block(x, modulation + offset, block_bias)
+        result: Tensor = self.norm(x.float() if fast else x)
         return result
 
     def position_logits(self, tokens: Tensor, space_group: Tensor) -> Tensor:

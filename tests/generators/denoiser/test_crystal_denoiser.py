@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -244,6 +245,20 @@ def test_one_token_stands_for_all_orbits_of_which_nothing_is_shown(
     together, alone = answer(batch, None), answer(short, copies)
     assert torch.allclose(together, alone, atol=2e-4, rtol=1e-3)
     assert not torch.allclose(answer(short, None), alone, atol=1e-2)
+
+
+def test_in_bfloat16_it_says_nearly_the_same(denoiser: CrystalDenoiser, batch: OrbitBatch) -> None:
+    exact = outputs(denoiser, batch)
+    quick = copy.deepcopy(denoiser)
+    quick.fast = True
+    most = 0.0
+    for name, value in outputs(quick, batch).items():
+        assert value.dtype == exact[name].dtype
+        known = exact[name] > -1e8
+        off = (value - exact[name])[known]
+        most = max(most, float(off.abs().max()))
+        assert float(off.std()) <= 0.03 * float(exact[name][known].std())
+    assert most > 0
 
 
 def test_heads_must_divide_the_width() -> None:
