@@ -33,7 +33,7 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 def trainer_precision(wanted: str) -> str:
-    """Lightning's name of the precision; ``auto`` is bf16-mixed on graphics cards and processors that are fast at it, else
+    """Lightning's name of the precision; ``auto`` is bf16-mixed where that is fast (graphics cards, some processors), else
     single precision."""
     if wanted != "auto":
         return wanted

@@ -37,7 +37,7 @@ from generators.screening.pool import StageCount
 from generators.screening.proposals import shard_seed
 
 EXCHANGE_NOISE = 0.02
-WIDER = 5
+WIDER = 15
 LOOKED_AT = 150
 """Crystals that the judge's network is asked about before the judge is, for each of its calls."""
 

@@ -42,12 +42,9 @@ CALLS, LARGEST, SEEDS, PER_BATCH = 180, 20, 150, 500
 ROUNDS = RoundSettings(rounds=9, seeds=SEEDS, workers=1)
 SETS = {
     "raremat": (360, ROUNDS),
-    "raremat, exchanges of the model alone": (2700, replace(ROUNDS, exchange=1.0, similar=0)),
     "similar elements, same surrogate, no model": (0, replace(ROUNDS, exchange=0.0, redrawn=0)),
 }
 """Crystals drawn by the model, and how the judge calls are spent."""
-ONCE = "raremat, exchanges of the model alone"
-"""Asked for the first wish only: drawing so many takes as long as all the rest."""
 GUIDED = CrystalSamplerSettings(guidance=3.0, prototype_guidance=3.0)
 STABLE = {ABOVE: Interval(None, 0.1)}
 WISHES = {
@@ -159,12 +156,12 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _wish(bench: OpenBench, label: str, folder: Path) -> list[dict[str, Any]]:
     """One row per way; the second opinion is asked about raremat's own hits, once."""
-    intervals, first = WISHES[label], next(iter(WISHES))
+    intervals = WISHES[label]
     wish = Wish({**intervals, **STABLE})
     rows = []
     with bench.judge(wish) as judge:
         ways: dict[str, Callable[[Path], pd.DataFrame]] = {
-            **{name: partial(bench.in_rounds, name, wish, judge) for name in SETS if name != ONCE or label == first},
+            **{name: partial(bench.in_rounds, name, wish, judge) for name in SETS},
             "ion exchange": lambda path: bench.first_new(bench.exchanged(judge), judge, path),
             "random decoration": lambda path: bench.first_new(bench.decorated, judge, path),
         }

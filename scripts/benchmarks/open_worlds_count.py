@@ -14,6 +14,7 @@ from pymatgen.core import Composition
 from data.cells import decode
 from data.dataset import CrystalDataset
 from data.frames import from_frame
+from generators.crystals.rounds import WIDER, RoundSettings
 from generators.evaluation.matching import first_equal, matches
 from generators.judging import write_parquet
 from generators.oracles.corrections import mp2020_correction
@@ -21,6 +22,7 @@ from generators.oracles.hull import fractions_of_batch
 from generators.oracles.judge import JudgeSettings, SevenNetJudge
 from generators.wish import Wish
 
+ROUNDS = RoundSettings()
 CONFIRMED = 30
 REPORTED = ("wish", "set", "calls", "hits", "unique_novel", "metastable", "confirmed", "second", "disagreement")
 GOALS = {"bulk modulus >": (120, 106), "magnetization": (60, 18), "band gap": (90, 11)}
@@ -117,10 +119,10 @@ known compounds (CHGNet 0.3.0, relaxed within symmetry; bulk moduli with cells a
 on the relaxed crystal). "New" are the hits that are unique and novel by crystal key and, relaxed, by pymatgen's StructureMatcher
 against STRUCTURES and all embedded training data.
 
-- raremat: `raremat-generate experiment=rounds`: nine rounds; 360 crystals drawn by the model in all (half of them learned exchange) and 4,000 children by
-  similar elements per round, chosen by a surrogate that {labelled:,} labelled crystals teach first and every round's answers after; gaps are looked
+- raremat: `raremat-generate experiment=rounds`: nine rounds; 360 crystals drawn by the model in all (half of them learned exchange) and in each round the
+  likeliest {ROUNDS.similar:,} of {ROUNDS.similar * WIDER:,} children by similar elements; at most {ROUNDS.per_system:.0%} of a round have the same elements, {ROUNDS.per_prototype:.0%} the
+  same prototype. All are chosen by a surrogate that {labelled:,} labelled crystals teach first and every round's answers after; gaps are looked
   at in four geometries of the model before the judge is asked.
-- exchanges of the model alone: the same, but 300 learned exchanges per round are all that the surrogate chooses from (first wish only).
 - similar elements, same surrogate, no model: the same without the model's draws.
 - ion exchange: the first {calls} new children of the 150 labelled crystals that fulfil the wish or come nearest; random decoration: of known crystals.
 
@@ -129,7 +131,7 @@ fulfil stability and bulk modulus, mean difference of the formation energies, me
 hits by DFT, of 250 structures (Zeni et al., Nature 639, 624 (2025)); another judge, so only a scale. Goal and MatterGen's figure of the bulk modulus are for
 more than 400 GPa: there CHGNet finds no stable crystal among all labelled ones, which makes 300 GPa the rare end of this judge.
 
-{"One seed: ten" if len(seeds) == 1 else "Ten"} hits more or less between the three ways in rounds mean nothing. The surrogate and the rounds make the difference to plain ion exchange.
+{"One seed: ten" if len(seeds) == 1 else "Ten"} hits more or less between the two ways in rounds mean nothing. The surrogate and the rounds make the difference to plain ion exchange.
 
 | wish | labelled | way | new hits | hits | metastable | prototypes of the new | their systems | highest among metastable | second potential | goal | MatterGen |
 |---|{"---|" * 11}
