@@ -33,8 +33,8 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 def trainer_precision(wanted: str) -> str:
-    """Lightning's name of the precision; ``auto`` is bf16-mixed where that is fast (graphics cards, some processors), else
-    single precision."""
+    """Lightning's name of the precision; ``auto`` is bf16-mixed where that is fast (graphics cards, some processors),
+    else single precision."""
     if wanted != "auto":
         return wanted
     return "bf16-mixed" if torch.cuda.is_available() or fast_bfloat16() else "32-true"
