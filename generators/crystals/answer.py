@@ -12,7 +12,7 @@ from data.sources import read_crystals
 from generators.conditioning import Conditions
 from generators.crystals.draws import CrystalDraws, drawing_device
 from generators.crystals.generate import CrystalGeneration, CrystalRunSettings, describe_crystals
-from generators.crystals.judging import CrystalJudge
+from generators.crystals.judging import ABOVE, CrystalJudge
 from generators.crystals.model import CrystalModel, load_crystal_model
 from generators.crystals.rounds import RoundSettings
 from generators.crystals.task_schema import SOURCES
@@ -34,8 +34,9 @@ from generators.wish import Wish, parse_wish
 
 BEST = 5
 EXCHANGE = 0.5
-FROM_NOTHING, ON_WHAT_IS_GIVEN = (4.0, 0.9), (3.0, 0.5)
-"""Guidance and temperature that brought most stable, unique and novel crystals (docs/benchmarks.md)."""
+STABLE, FROM_NOTHING, ON_WHAT_IS_GIVEN = (4.0, 1.3, "chosen"), (4.0, 0.9, "any"), (3.0, 0.5, "any")
+"""Guidance, temperature and which training data to resemble, that brought most stable, unique and novel crystals
+(docs/benchmarks.md): with no wish but for the energy above the hull and no composition, else, with seeds."""
 GPU_BATCH = 4096
 """Crystals in one evaluation on a graphics card."""
 
@@ -60,7 +61,7 @@ def answer_crystals(config: GenerateConfig, plain: dict[str, Any], folder: Path)
     task = crystal_task(task_config, wish, model.known_elements, library)
     screening, oracle = config.screening, config.oracle
     device = drawing_device(oracle.device)
-    settings = sampler_settings(config, task, device)
+    settings = sampler_settings(config, task, wish, device)
     draws = CrystalDraws(
         path, settings, task, Conditions.from_wish(wish.intervals, [s.name for s in model.scales], 1), config.seed,
         device, task_config.templates,
@@ -97,10 +98,13 @@ def answer_crystals(config: GenerateConfig, plain: dict[str, Any], folder: Path)
     return _write(result, generation, config, folder)
 
 
-def sampler_settings(config: GenerateConfig, task: CrystalTask, device: str) -> CrystalSamplerSettings:
-    """How crystals are drawn: what the configuration leaves open follows from what is given, and from the device."""
+def sampler_settings(config: GenerateConfig, task: CrystalTask, wish: Wish, device: str) -> CrystalSamplerSettings:
+    """How crystals are drawn: what the configuration leaves open follows from the task, the wish and the device."""
     screening, given = config.screening, config.task
-    usual = FROM_NOTHING if task.seeds is None else ON_WHAT_IS_GIVEN
+    if task.seeds is not None:
+        usual = ON_WHAT_IS_GIVEN
+    else:
+        usual = STABLE if set(wish.intervals) == {ABOVE} and not task.composition else FROM_NOTHING
     guidance = usual[0] if screening.guidance is None else screening.guidance
     temperature = usual[1] if screening.temperature is None else screening.temperature
     return CrystalSamplerSettings(
@@ -109,7 +113,7 @@ def sampler_settings(config: GenerateConfig, task: CrystalTask, device: str) -> 
         prototype_guidance=guidance if given.prototype_guidance is None else given.prototype_guidance,
         prototype_temperature=temperature if given.prototype_temperature is None else given.prototype_temperature,
         steps=given.steps,
-        source=SOURCES.index(given.like),
+        source=SOURCES.index(usual[2] if given.like is None else given.like),
         batch_size=CrystalSamplerSettings.batch_size if device == "cpu" else GPU_BATCH,
     )
 

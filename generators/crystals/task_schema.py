@@ -32,14 +32,16 @@ class TaskConfig:
     prototype_guidance: float | None = None  # of space groups and positions; None: screening.guidance, as for elements
     prototype_temperature: float | None = None  # the same for screening.temperature
     templates: bool = True  # geometries start from embedded crystals of the same protostructure where there are any
-    like: str = "any"  # which training data to resemble: any, known, exchanged, drawn, decorated, chosen
+    like: str | None = (
+        None  # any, known, exchanged, drawn, decorated or chosen: training data to resemble; None: by the wish
+    )
     steps: int = 16  # network evaluations for the geometry
     shard_size: int = 250  # crystals per finished file; 4000 keeps a graphics card busy
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"task.kind={self.kind}: use one of {', '.join(KINDS)}")
-        if self.like not in SOURCES:
+        if self.like is not None and self.like not in SOURCES:
             raise ValueError(f"task.like={self.like}: use one of {', '.join(SOURCES)}")
         for name in ("n", "steps", "shard_size", "geometries"):
             value = getattr(self, name)

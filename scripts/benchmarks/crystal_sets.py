@@ -20,13 +20,14 @@ from data.orbit_batch import OrbitBatch
 from data.sources import read_crystals
 from data.splits import split_by
 from generators.conditioning import Conditions
-from generators.crystals.answer import FROM_NOTHING, ON_WHAT_IS_GIVEN
+from generators.crystals.answer import ON_WHAT_IS_GIVEN, STABLE
 from generators.crystals.build import groups_of
 from generators.crystals.draws import calculated_crystals, drawn_table, known_voters, templates_of
 from generators.crystals.generate import known_prototypes
 from generators.crystals.hit_odds import LikelyHits
 from generators.crystals.judging import CrystalJudge
 from generators.crystals.model import load_crystal_model
+from generators.crystals.task_schema import SOURCES
 from generators.evaluation.evaluate import ENERGY, Reference
 from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import Hull, fractions_of
@@ -54,8 +55,8 @@ def _bare(dataset: CrystalDataset) -> CrystalDataset:
 class CrystalBench:
     """The shipped model, the known crystals, and everything that is compared."""
 
-    guided = CrystalSamplerSettings(*FROM_NOTHING, *FROM_NOTHING)
-    exchanging = CrystalSamplerSettings(*ON_WHAT_IS_GIVEN)
+    guided = CrystalSamplerSettings(*STABLE[:2], *STABLE[:2], source=SOURCES.index(STABLE[2]))
+    exchanging = CrystalSamplerSettings(*ON_WHAT_IS_GIVEN[:2])
 
     def __init__(self, structures: Path, model: str | None = None) -> None:
         self.model = load_crystal_model(Path(model) if model else shipped("crystal"))

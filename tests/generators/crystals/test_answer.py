@@ -4,22 +4,42 @@ from __future__ import annotations
 
 from data.orbit_batch import OrbitBatch
 from data.prototypes import prototype_library
-from generators.crystals.answer import FROM_NOTHING, GPU_BATCH, ON_WHAT_IS_GIVEN, sampler_settings
+from generators.crystals.answer import FROM_NOTHING, GPU_BATCH, ON_WHAT_IS_GIVEN, STABLE, sampler_settings
+from generators.crystals.task_schema import SOURCES
 from generators.sampling.crystal_task import CrystalTask
 from generators.schema import GenerateConfig
+from generators.wish import Interval, Wish
 
 SEEDS = OrbitBatch.from_crystals([prototype_library().get("rocksalt").crystal([11, 17])])
 
 
-def drawn_with(task: CrystalTask, config: GenerateConfig | None = None) -> tuple[tuple[float, float], ...]:
-    settings = sampler_settings(config or GenerateConfig(), task, "cpu")
+ANYTHING, LOW = Wish({}), Wish({"e_above_hull": Interval(None, 0.1)})
+
+
+def drawn_with(
+    task: CrystalTask, config: GenerateConfig | None = None, wish: Wish = ANYTHING
+) -> tuple[tuple[float, float], ...]:
+    settings = sampler_settings(config or GenerateConfig(), task, wish, "cpu")
     of_elements, of_prototypes = settings, settings.for_prototypes
     return tuple((s.guidance, s.temperature) for s in (of_elements, of_prototypes))
 
 
 def test_guidance_and_temperature_follow_from_what_is_given() -> None:
-    assert drawn_with(CrystalTask()) == (FROM_NOTHING, FROM_NOTHING)
-    assert drawn_with(CrystalTask(seeds=SEEDS)) == (ON_WHAT_IS_GIVEN, ON_WHAT_IS_GIVEN)
+    assert drawn_with(CrystalTask()) == (FROM_NOTHING[:2],) * 2
+    assert drawn_with(CrystalTask(), wish=LOW) == (STABLE[:2],) * 2
+    composition = CrystalTask(composition={11: 1, 17: 1})
+    assert drawn_with(composition, wish=LOW) == (FROM_NOTHING[:2],) * 2
+    assert drawn_with(CrystalTask(seeds=SEEDS), wish=LOW) == (ON_WHAT_IS_GIVEN[:2],) * 2
+
+
+def test_stable_crystals_are_drawn_like_the_chosen_ones_unless_told_otherwise() -> None:
+    def like(config: GenerateConfig, wish: Wish) -> str:
+        return SOURCES[sampler_settings(config, CrystalTask(), wish, "cpu").source]
+
+    config = GenerateConfig()
+    assert (like(config, LOW), like(config, ANYTHING)) == ("chosen", "any")
+    config.task.like = "known"
+    assert like(config, LOW) == "known"
 
 
 def test_what_is_asked_for_holds_and_prototypes_follow_the_elements() -> None:
@@ -31,5 +51,5 @@ def test_what_is_asked_for_holds_and_prototypes_follow_the_elements() -> None:
 
 
 def test_a_graphics_card_takes_more_at_once() -> None:
-    assert sampler_settings(GenerateConfig(), CrystalTask(), "cuda").batch_size == GPU_BATCH
-    assert sampler_settings(GenerateConfig(), CrystalTask(), "cpu").batch_size < GPU_BATCH
+    assert sampler_settings(GenerateConfig(), CrystalTask(), ANYTHING, "cuda").batch_size == GPU_BATCH
+    assert sampler_settings(GenerateConfig(), CrystalTask(), ANYTHING, "cpu").batch_size < GPU_BATCH
