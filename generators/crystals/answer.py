@@ -34,7 +34,7 @@ from generators.wish import Wish, parse_wish
 
 BEST = 5
 EXCHANGE = 0.5
-STABLE, FROM_NOTHING, ON_WHAT_IS_GIVEN = (4.0, 1.3, "chosen"), (4.0, 0.9, "any"), (3.0, 0.5, "any")
+STABLE, FROM_NOTHING, ON_WHAT_IS_GIVEN = (6.0, 1.5, "chosen"), (4.0, 0.9, "any"), (3.0, 0.5, "any")
 """Guidance, temperature and which training data to resemble, that brought most stable, unique and novel crystals
 (docs/benchmarks.md): with no wish but for the energy above the hull and no composition, else, with seeds."""
 GPU_BATCH = 4096

@@ -175,8 +175,8 @@ compounds, and known formulas with predicted structures); embedded hull: hypothe
 StructureMatcher on the relaxed structures, novel against everything that the model was trained on ({len(bench.reference.structures):,}
 crystals, of which {len(bench.known) + len(load_predicted()):,} are known compounds, the others hypothetical ones, many drawn by earlier models). New to MP: S.U.N., and formula with
 space group in none of the tables of the Materials Project at hand; stable, unique, new to MP: whether or not it is among the hypothetical ones. Far apart: all
-distances above {FAR:.0%} of the sum of the atomic radii; S.U.N. of these: of the samples that are. Guidance (4; 3 where
-something is given) and temperature (1.3, like the chosen draws, by what the embedded surrogate expects of 500 to 1,000 samples of another seed; and 0.5) were
+distances above {FAR:.0%} of the sum of the atomic radii; S.U.N. of these: of the samples that are. Guidance (6; 3 where
+something is given) and temperature (1.5, like the chosen draws, by what the embedded surrogate expects of 500 to 1,000 samples of another seed; and 0.5) were
 chosen before. d: Wasserstein distances to the held-out known crystals (g/cm³, eV/atom, elements).
 Known prototypes, learned exchange and ion exchange of the embedded exchanges start from embedded exchanges that CHGNet had put at most
 {1000 * SEEDS_ABOVE:.0f} meV/atom above the hull; plain ion exchange and random decoration start from the known crystals of the training part.
