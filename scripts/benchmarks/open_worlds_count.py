@@ -120,7 +120,7 @@ on the relaxed crystal). "New" are the hits that are unique and novel by crystal
 against STRUCTURES and all embedded training data.
 
 - raremat: `raremat-generate experiment=rounds`: nine rounds; 360 crystals drawn by the model in all (half of them learned exchange) and in each round the
-  likeliest {ROUNDS.similar:,} of {ROUNDS.similar * WIDER:,} children by similar elements; at most {ROUNDS.per_system:.0%} of a round have the same elements, {ROUNDS.per_prototype:.0%} the
+  likeliest {ROUNDS.similar:,} of {ROUNDS.similar * WIDER:,} children by similar elements (for the gap all of {ROUNDS.similar:,}); at most {ROUNDS.per_system:.0%} of a round have the same elements, {ROUNDS.per_prototype:.0%} the
   same prototype. All are chosen by a surrogate that {labelled:,} labelled crystals teach first and every round's answers after; gaps are looked
   at in four geometries of the model before the judge is asked.
 - similar elements, same surrogate, no model: the same without the model's draws.
