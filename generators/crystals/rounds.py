@@ -208,8 +208,10 @@ class Rounds:
         return self._seeded[1]
 
     def _similar(self, name: str, shard: int, n: int, judged: pd.DataFrame) -> pd.DataFrame:
-        """Children that fulfil the task, of the best crystals: one element or several replaced by similar ones. They are
-        the likeliest of `WIDER` times as many, unless the judge's network will look at their gaps."""
+        """Children that fulfil the task, of the best crystals: one element or several replaced by similar ones.
+
+        They are the likeliest of `WIDER` times as many, unless the judge's network will look at their gaps.
+        """
         start, task = time.process_time(), self.draws.task
         generator = torch.Generator().manual_seed(shard_seed(self.draws.seed, name, shard))
         seeds = self._exchange_task(judged).seeds
