@@ -41,38 +41,35 @@ def test_diffusion_knows_no_crystals() -> None:
     assert not [path.name for path in modules if "data" in imported_packages(path)]
 
 
-def test_importing_data_loads_no_model_code() -> None:
-    code = (
-        "import sys, data.sources, data.decorations, data.splits, data.prototype_table\n"
-        "heavy = {'generators', 'chgnet', 'pytorch_lightning', 'wandb', 'plotly', 'torch_geometric', 'smact'}\n"
-        "print(sorted(heavy & set(sys.modules)))"
-    )
-    done = subprocess.run(
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    """What a fresh interpreter prints."""
+    return subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
     )
+
+
+HEAVY = {"chgnet", "pytorch_lightning", "lightning_fabric", "torchmetrics", "wandb"}
+
+
+@pytest.mark.parametrize(
+    ("modules", "too_much"),
+    [
+        (
+            "data.sources, data.decorations, data.splits, data.prototype_table",
+            HEAVY | {"generators", "plotly", "torch_geometric", "smact"},
+        ),
+        ("generators.crystals.answer", HEAVY - {"chgnet"}),  # seconds of every start, in every process
+    ],
+)
+def test_importing_loads_nothing_heavy(modules: str, too_much: set[str]) -> None:
+    done = python(f"import sys, {modules}\nprint(sorted({too_much} & set(sys.modules)))")
     assert done.stdout.strip() == "[]"
 
 
 def test_importing_data_prints_nothing_and_leaves_the_root_logger_alone() -> None:
-    code = (
+    done = python(
         "import logging; before = (logging.root.level, list(logging.root.handlers))\n"
         "import data.sources, data.symmetry\n"
         "assert (logging.root.level, list(logging.root.handlers)) == before"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
-    )
     assert done.stdout == "" and done.stderr == ""
-
-
-def test_drawing_whole_crystals_does_not_import_lightning() -> None:
-    """It takes seconds of every start, in every process."""
-    code = (
-        "import sys, generators.crystals.answer\n"
-        "slow = {'pytorch_lightning', 'lightning_fabric', 'torchmetrics', 'wandb'}\n"
-        "print(sorted(slow & set(sys.modules)))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
-    )
-    assert done.stdout.strip() == "[]"
