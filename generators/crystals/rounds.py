@@ -224,8 +224,9 @@ class Rounds:
         _, first = np.unique(identity.numpy(), axis=0, return_index=True)
         distinct = torch.from_numpy(np.sort(first))
         children = children.select(distinct[identity[distinct, 0] >= 0])
-        score = self._taught(judged).log_probability(children)
-        children = children.select(torch.argsort(score, descending=True, stable=True)[:n])
+        if len(children) > n:
+            score = self._taught(judged).log_probability(children)
+            children = children.select(torch.argsort(score, descending=True, stable=True)[:n])
         frame = drawn_table(children, f"{name}-{shard:05d}")
         frame["seconds"] = (time.process_time() - start) / max(len(frame), 1)
         return frame

@@ -32,9 +32,7 @@ class TaskConfig:
     prototype_guidance: float | None = None  # of space groups and positions; None: screening.guidance, as for elements
     prototype_temperature: float | None = None  # the same for screening.temperature
     templates: bool = True  # geometries start from embedded crystals of the same protostructure where there are any
-    like: str | None = (
-        None  # any, known, exchanged, drawn, decorated or chosen: training data to resemble; None: by the wish
-    )
+    like: str | None = None  # one of SOURCES: which training data to resemble; None: by the wish
     steps: int = 16  # network evaluations for the geometry
     shard_size: int = 250  # crystals per finished file; 4000 keeps a graphics card busy
 
