@@ -65,8 +65,9 @@ def stable_exchanges() -> OrbitBatch:
 
 
 def load_draws(chosen: bool | None = None) -> CrystalDataset | None:
-    """Relaxed crystals of earlier generators, made by ``scripts/build_draws.py`` and ``build_chosen.py``; None before there
-    are any.
+    """Relaxed crystals of earlier generators; None before there are any.
+
+    They are made by ``scripts/build_draws.py`` and ``scripts/build_chosen.py``.
 
     Args:
         chosen: those that the embedded surrogate chose, or the others; None for all.
