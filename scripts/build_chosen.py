@@ -23,16 +23,14 @@ from data.frames import from_frame, to_frame
 from data.orbit_batch import OrbitBatch
 from generators.crystals.hit_odds import LikelyHits
 from generators.crystals.judging import ABOVE, CrystalJudge
-from generators.crystals.labelling import LABELS, compact, labelled, relaxed_by_judge, shares_above_hull
+from generators.crystals.labelling import compact, labelled, relaxed_by_judge, write_drawn
 from generators.judging import write_parquet
 from generators.manifest import file_hash
-from generators.oracles.hull_tables import FAR_BELOW
 from generators.screening.crystal_funnel import KnownCrystals, screen_crystals
 from generators.wish import Interval, Wish
 
 LOW = 0.05
 """eV/atom above the hull of the known compounds that the choice asks for: some are worse than expected."""
-_BY = "- Of"
 _ROWS = 4000
 
 
@@ -75,33 +73,16 @@ def main() -> None:
         write_parquet(to_frame(batch.select(order[: arguments.number])), kept)
     frame = relaxed_by_judge(from_frame(pd.read_parquet(kept)), arguments.work, arguments.workers)
     good, reasons = labelled(frame)
-    table, card = compact(good), arguments.output.with_suffix(".md")
-    earlier: list[str] = []
-    if arguments.add:
-        table = pd.concat([pd.read_parquet(arguments.output), table], ignore_index=True)
-        table["protostructure"] = pd.Categorical(table["protostructure"])
-        earlier = [line for line in card.read_text(encoding="utf-8").splitlines() if line.startswith(_BY)]
-    write_parquet(table, arguments.output, small=True)
-    by = (
-        f"{_BY} {pq.ParquetFile(arguments.samples).metadata.num_rows:,} crystals drawn by a model of SHA-256 "
-        f"{file_hash(arguments.generator)[:16]}, {len(frame):,} chosen, {len(good):,} kept; left out: "
-        f"{json.dumps(reasons)}"
-    )
-    lines = "\n".join([*earlier, by])
-    card.write_text(
-        f"""# Card of {arguments.output.name}
-
-- Made by `scripts/build_chosen.py`: crystals of at most 20 atoms that earlier models drew under the wish for an energy
-  above the hull of at most 0, of which the embedded surrogate chose those likeliest to lie at most {LOW:g} eV/atom
-  above the hull of the known compounds; none known, exchanged, decorated, drawn or repeated. Relaxed within symmetry by
-  CHGNet.
-{lines}
-- Rows: {len(table):,}; what CHGNet puts more than {-FAR_BELOW:g} eV/atom below the hull is left out, as its error.
-- **Labels are CHGNet's (0.3.0), not DFT's.** Energy above the embedded hull: {shares_above_hull(table)} eV/atom.
-- Columns: as in exchanges.parquet ({", ".join(LABELS)}), without parents.
-""",
-        encoding="utf-8",
-    )
+    write_drawn(
+        compact(good), arguments.output,
+        f"""`scripts/build_chosen.py`: crystals of at most 20 atoms that earlier models drew under the wish for an
+  energy above the hull of at most 0, of which the embedded surrogate chose those likeliest to lie at most {LOW:g}
+  eV/atom above the hull of the known compounds; none known, exchanged, decorated, drawn or repeated.""",
+        f"a model of SHA-256 {file_hash(arguments.generator)[:16]}: "
+        f"{pq.ParquetFile(arguments.samples).metadata.num_rows:,}, of which {len(frame):,} were chosen and "
+        f"{len(good):,} kept; left out: {json.dumps(reasons)}",
+        arguments.add,
+    )  # fmt: skip
     print(f"{arguments.output}: {len(good)} of {len(frame)} crystals, left out: {reasons}")
 
 

@@ -13,7 +13,6 @@ import argparse
 import json
 from pathlib import Path
 
-import pandas as pd
 import torch
 from tqdm import tqdm
 
@@ -25,18 +24,15 @@ from data.orbit_batch import OrbitBatch
 from data.protostructure import crystal_key
 from generators.conditioning import Conditions
 from generators.crystals.draws import embedded_templates
-from generators.crystals.labelling import LABELS, compact, labelled, relaxed_by_judge, shares_above_hull
+from generators.crystals.labelling import compact, labelled, relaxed_by_judge, write_drawn
 from generators.crystals.model import CrystalModel, load_crystal_model
-from generators.judging import write_parquet
 from generators.manifest import file_hash
-from generators.oracles.hull_tables import FAR_BELOW, reference_compounds
+from generators.oracles.hull_tables import reference_compounds
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask
-from generators.sampling.crystals import CrystalSampler
 from generators.wish import Interval
 
 LARGEST = 20
-_BY = "- Drawn by"
 CLOSEST = 0.5
 """Of the sum of the atomic radii; nearer atoms are not worth a judge's call."""
 _ROUND = 512
@@ -63,10 +59,7 @@ def draw(model: CrystalModel, number: int, seed: int) -> OrbitBatch:
             generator = torch.Generator().manual_seed(seed * 100_003 + number_of_round)
             settings, high = WAYS[number_of_round % len(WAYS)]
             asked = {} if high is None else {"e_above_hull": Interval(None, high)}
-            sampler = CrystalSampler(
-                model.denoiser, model.scales, model.strain_scale, model.known_elements, settings,
-                embedded_templates(),
-            )  # fmt: skip
+            sampler = model.sampler(settings, embedded_templates())
             wish = Conditions.from_wish(asked, names, 1)
             batch = sampler.draw(CrystalTask(n_atoms=(1, LARGEST)), wish, _ROUND, generator)
             far = (shortest_ratio(decode(batch), atomic_radii()) > CLOSEST).tolist()
@@ -105,31 +98,15 @@ def main() -> None:
     batch = OrbitBatch(**torch.load(drawn, weights_only=True))
     frame = relaxed_by_judge(batch, arguments.work, arguments.workers)
     good, reasons = labelled(frame)
-    table, card = compact(good), arguments.output.with_suffix(".md")
-    earlier = []
-    if arguments.add:
-        old = pd.read_parquet(arguments.output)
-        table = pd.concat([old, table], ignore_index=True)
-        table["protostructure"] = pd.Categorical(table["protostructure"])
-        earlier = [line for line in card.read_text(encoding="utf-8").splitlines() if line.startswith(_BY)]
-    write_parquet(table, arguments.output, small=True)
-    by = (
-        f"{_BY} a model of SHA-256 {file_hash(arguments.generator)[:16]} (seed {arguments.seed}): {len(good):,} of "
-        f"{len(frame):,}; left out: {json.dumps(reasons)}"
-    )
-    card.write_text(
-        f"""# Card of {arguments.output.name}
-
-- Made by `scripts/build_draws.py`: crystals drawn by earlier models, five sixths under the wish for an energy above the
-  hull of at most 0 or 0.05 eV/atom, the rest without a wish; neither known, exchanged, decorated nor repeated; closest
-  atoms at least {CLOSEST:g} of the sum of their radii apart. Relaxed within symmetry by CHGNet.
-{chr(10).join([*earlier, by])}
-- Rows: {len(table):,}; what CHGNet puts more than {-FAR_BELOW:g} eV/atom below the hull is left out, as its error.
-- **Labels are CHGNet's (0.3.0), not DFT's.** Energy above the embedded hull: {shares_above_hull(table)} eV/atom.
-- Columns: as in exchanges.parquet ({", ".join(LABELS)}), without parents.
-""",
-        encoding="utf-8",
-    )
+    write_drawn(
+        compact(good), arguments.output,
+        f"""`scripts/build_draws.py`: crystals drawn by earlier models, five sixths under the wish for an energy
+  above the hull of at most 0 or 0.05 eV/atom, the rest without a wish; neither known, exchanged, decorated nor
+  repeated; closest atoms at least {CLOSEST:g} of the sum of their radii apart.""",
+        f"a model of SHA-256 {file_hash(arguments.generator)[:16]} (seed {arguments.seed}): {len(good):,} of "
+        f"{len(frame):,}; left out: {json.dumps(reasons)}",
+        arguments.add,
+    )  # fmt: skip
     print(f"{arguments.output}: {len(good)} of {len(frame)} new crystals, left out: {reasons}")
 
 

@@ -34,7 +34,7 @@ from generators.wish import Wish, parse_wish
 
 BEST = 5
 EXCHANGE = 0.5
-STABLE, FROM_NOTHING, ON_WHAT_IS_GIVEN = (6.0, 1.5, "chosen"), (4.0, 0.9, "any"), (3.0, 0.5, "any")
+FOR_STABILITY, FROM_NOTHING, ON_WHAT_IS_GIVEN = (6.0, 1.5, "chosen"), (4.0, 0.9, "any"), (3.0, 0.5, "any")
 """Guidance, temperature and which training data to resemble, that brought most stable, unique and novel crystals
 (docs/benchmarks.md): with no wish but for the energy above the hull and no composition, else, with seeds."""
 GPU_BATCH = 4096
@@ -104,7 +104,7 @@ def sampler_settings(config: GenerateConfig, task: CrystalTask, wish: Wish, devi
     if task.seeds is not None:
         usual = ON_WHAT_IS_GIVEN
     else:
-        usual = STABLE if set(wish.intervals) == {ABOVE} and not task.composition else FROM_NOTHING
+        usual = FOR_STABILITY if set(wish.intervals) == {ABOVE} and not task.composition else FROM_NOTHING
     guidance = usual[0] if screening.guidance is None else screening.guidance
     temperature = usual[1] if screening.temperature is None else screening.temperature
     return CrystalSamplerSettings(

@@ -106,12 +106,9 @@ class CrystalDraws:
 
     def sampler(self) -> CrystalSampler:
         """With its own copy of the network."""
-        model = load_crystal_model(self.model)
         needed = self.templates and (self.task.seeds is None or self.task.noise == 1)
-        return CrystalSampler(
-            model.denoiser.to(self.device), model.scales, model.strain_scale, model.known_elements,
-            self.settings, embedded_templates(bool(self.task.composition)) if needed else None,
-        )  # fmt: skip
+        templates = embedded_templates(bool(self.task.composition)) if needed else None
+        return load_crystal_model(self.model).sampler(self.settings, templates, self.device)
 
     def draw(self, sampler: CrystalSampler, shard: int, n: int) -> pd.DataFrame:
         """Table of ``n`` crystals: ``id``, the columns of `data.frames`, what identifies them, seconds spent."""

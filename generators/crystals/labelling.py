@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -12,14 +13,14 @@ from tqdm import tqdm
 
 from data.orbit_batch import OrbitBatch
 from data.protostructure import labels_of
-from generators.judging import JudgeWorkers, judged_batch
+from generators.judging import JudgeWorkers, judged_batch, write_parquet
 from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import fractions_of_batch
 from generators.oracles.hull_tables import ENERGY, FAR_BELOW, LOWEST, chgnet_hull
 from generators.oracles.judge import JudgeSettings, elemental_references, formation_energy
 
 LABELS = (ENERGY, "volume_per_atom", "magnetization_density", "bulk_modulus", "e_above_hull")
-_SHARD = 64
+_SHARD, _BY = 64, "- Drawn by"
 
 
 def labelled(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
@@ -77,6 +78,38 @@ def compact(frame: pd.DataFrame) -> pd.DataFrame:
             **{name: frame[name].astype(np.float32).round(4) for name in LABELS},
         }
     ).reset_index(drop=True)
+
+
+def write_drawn(table: pd.DataFrame, output: Path, made_by: str, by: str, add: bool) -> None:
+    """Write drawn crystals and their card (the same name, ``.md``).
+
+    Args:
+        table: of `compact`.
+        output: Parquet file.
+        made_by: how they are drawn and judged, for the card.
+        by: who drew these; it follows ``- Drawn by`` there.
+        add: keep the rows that the file has, and what its card says of who drew them.
+    """
+    card, drawn_by = output.with_suffix(".md"), [f"{_BY} {by}"]
+    if add:
+        table = pd.concat([pd.read_parquet(output), table], ignore_index=True)
+        table["protostructure"] = pd.Categorical(table["protostructure"])
+        entries = re.split(r"\n(?=- )", card.read_text(encoding="utf-8").rstrip())
+        drawn_by = [entry for entry in entries if entry.startswith(_BY)] + drawn_by
+    write_parquet(table, output, small=True)
+    lines = "\n".join(drawn_by)
+    card.write_text(
+        f"""# Card of {output.name}
+
+- Made by {made_by}
+  Relaxed within symmetry by CHGNet.
+{lines}
+- Rows: {len(table):,}; what CHGNet puts more than {-FAR_BELOW:g} eV/atom below the hull is left out, as its error.
+- **Labels are CHGNet's (0.3.0), not DFT's.** Energy above the embedded hull: {shares_above_hull(table)} eV/atom.
+- Columns: as in exchanges.parquet ({", ".join(LABELS)}), without parents.
+""",
+        encoding="utf-8",
+    )
 
 
 def shares_above_hull(frame: pd.DataFrame) -> str:

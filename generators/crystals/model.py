@@ -15,6 +15,9 @@ from generators.checkpoints import REMEDY, load_checkpoint
 from generators.conditioning import PropertyScale
 from generators.denoiser.crystal_denoiser import N_SOURCES, CrystalDenoiser, CrystalDenoiserConfig
 from generators.precision import fast_bfloat16
+from generators.sampling.crystal_geometry import CrystalSamplerSettings
+from generators.sampling.crystals import CrystalSampler
+from generators.sampling.templates import Templates
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +48,14 @@ class CrystalModel:
         elements = tuple(config["known_elements"])
         return cls(denoiser.eval(), tuple(scales.values()), strain_scale, elements, int(config["seed"]))
 
+    def sampler(
+        self, settings: CrystalSamplerSettings | None = None, templates: Templates | None = None, device: str = "cpu"
+    ) -> CrystalSampler:
+        """That draws from this model on ``device``; the network moves there."""
+        return CrystalSampler(
+            self.denoiser.to(device), self.scales, self.strain_scale, self.known_elements, settings, templates
+        )
+
 
 def load_crystal_model(path: Path) -> CrystalModel:
     """The model of whole crystals from its file; it draws in bfloat16 where that is fast.
@@ -57,7 +68,7 @@ def load_crystal_model(path: Path) -> CrystalModel:
         model = CrystalModel.from_export(config, state)
     except (RuntimeError, KeyError, TypeError):  # torch's message lists every weight
         raise ValueError(f"checkpoint={path}: was made for another version of the network: {REMEDY}") from None
-    model.denoiser.fast = fast_bfloat16()
+    model.denoiser.draws_in_bfloat16 = fast_bfloat16()
     return model
 
 

@@ -118,7 +118,7 @@ class CrystalDenoiser(nn.Module):
 
     elements: Tensor
     position_numbers: Tensor
-    fast = False
+    draws_in_bfloat16 = False
     """Whether a processor multiplies in bfloat16 in the blocks: good enough to draw with."""
 
     def __init__(self, n_properties: int, config: CrystalDenoiserConfig) -> None:
@@ -231,7 +231,7 @@ class CrystalDenoiser(nn.Module):
         bias = self.pair(torch.cat([density, flag], -1)).unflatten(-1, (self.config.depth, self.config.heads))
         present = (state.copies * batch.mask).to(x).log().clamp(min=-1e9)  # so many keys in one
         bias = bias.permute(3, 0, 4, 1, 2) + present[None, :, None, None, :]
-        fast = self.fast and x.device.type == "cpu"
+        fast = self.draws_in_bfloat16 and x.device.type == "cpu"
         with torch.autocast(x.device.type, torch.bfloat16) if fast else nullcontext():
             for i, (block, offset, block_bias) in enumerate(zip(self.blocks, self.offsets, bias, strict=True)):
                 if i % 2 == 0 and i // 2 < len(self.messages):

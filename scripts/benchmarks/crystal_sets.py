@@ -20,7 +20,7 @@ from data.orbit_batch import OrbitBatch
 from data.sources import read_crystals
 from data.splits import split_by
 from generators.conditioning import Conditions
-from generators.crystals.answer import ON_WHAT_IS_GIVEN, STABLE
+from generators.crystals.answer import FOR_STABILITY, ON_WHAT_IS_GIVEN
 from generators.crystals.build import groups_of
 from generators.crystals.draws import calculated_crystals, drawn_table, known_voters, templates_of
 from generators.crystals.generate import known_prototypes
@@ -55,7 +55,7 @@ def _bare(dataset: CrystalDataset) -> CrystalDataset:
 class CrystalBench:
     """The shipped model, the known crystals, and everything that is compared."""
 
-    guided = CrystalSamplerSettings(*STABLE[:2], *STABLE[:2], source=SOURCES.index(STABLE[2]))
+    guided = CrystalSamplerSettings(*FOR_STABILITY[:2], *FOR_STABILITY[:2], source=SOURCES.index(FOR_STABILITY[2]))
     exchanging = CrystalSamplerSettings(*ON_WHAT_IS_GIVEN[:2])
 
     def __init__(self, structures: Path, model: str | None = None) -> None:
@@ -101,11 +101,7 @@ class CrystalBench:
 
     def sampler(self, settings: CrystalSamplerSettings | None = None, templates: bool = True) -> CrystalSampler:
         """A sampler of the averaged weights."""
-        model = self.model
-        return CrystalSampler(
-            model.denoiser, model.scales, model.strain_scale, model.known_elements, settings,
-            self.templates if templates else None,
-        )  # fmt: skip
+        return self.model.sampler(settings, self.templates if templates else None)
 
     def drawn(
         self, task: CrystalTask, settings: CrystalSamplerSettings, wish: Conditions, templates: bool = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from data.orbit_batch import OrbitBatch
 from data.prototypes import prototype_library
-from generators.crystals.answer import FROM_NOTHING, GPU_BATCH, ON_WHAT_IS_GIVEN, STABLE, sampler_settings
+from generators.crystals.answer import FOR_STABILITY, FROM_NOTHING, GPU_BATCH, ON_WHAT_IS_GIVEN, sampler_settings
 from generators.crystals.task_schema import SOURCES
 from generators.sampling.crystal_task import CrystalTask
 from generators.schema import GenerateConfig
@@ -26,7 +26,7 @@ def drawn_with(
 
 def test_guidance_and_temperature_follow_from_what_is_given() -> None:
     assert drawn_with(CrystalTask()) == (FROM_NOTHING[:2],) * 2
-    assert drawn_with(CrystalTask(), wish=LOW) == (STABLE[:2],) * 2
+    assert drawn_with(CrystalTask(), wish=LOW) == (FOR_STABILITY[:2],) * 2
     composition = CrystalTask(composition={11: 1, 17: 1})
     assert drawn_with(composition, wish=LOW) == (FROM_NOTHING[:2],) * 2
     assert drawn_with(CrystalTask(seeds=SEEDS), wish=LOW) == (ON_WHAT_IS_GIVEN[:2],) * 2

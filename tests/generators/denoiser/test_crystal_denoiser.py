@@ -250,7 +250,7 @@ def test_one_token_stands_for_all_orbits_of_which_nothing_is_shown(
 def test_in_bfloat16_it_says_nearly_the_same(denoiser: CrystalDenoiser, batch: OrbitBatch) -> None:
     exact = outputs(denoiser, batch)
     quick = copy.deepcopy(denoiser)
-    quick.fast = True
+    quick.draws_in_bfloat16 = True
     most = 0.0
     for name, value in outputs(quick, batch).items():
         assert value.dtype == exact[name].dtype
