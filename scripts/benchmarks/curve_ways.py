@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import product
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.world_baselines import MARGIN, Asked, Baselines
-from generators.wish import Wish
+from generators.wish import Interval, Wish
 from generators.worlds.learner import Learner
 from generators.worlds.scores import score_samples
 from generators.worlds.world import World
@@ -23,6 +23,7 @@ CHANCE = ("random", "random, charge-balanced")
 VETO = ", same veto"
 GUIDANCE = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 VETOES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
+OWN_MARGINS = (0.0, MARGIN, 0.5)
 LEARNER_VETOES = (0.0, 0.1, 0.3, 0.5, 0.8)
 TEMPERATURES, MARGINS = (0.6, 0.8, 1.0), (-0.5, MARGIN, 0.5)
 STOPS = (30, 45, 60, 80, 120)
@@ -94,13 +95,20 @@ def vetoed(
 def _ours(
     world: World, learner: Learner, wish: Wish, probability: Probability, n: int, seeds: Sequence[int]
 ) -> Iterator[Samples]:
-    for strength in GUIDANCE:
-        sampler = learner.sampler(wish, strength)
-        asked = f"guidance {strength:g}"
+    spread = float(_baselines(world, learner, wish).spread)
+    for strength, margin in product(GUIDANCE, OWN_MARGINS):
+        sampler = learner.sampler(_stricter(wish, margin * spread), strength)
+        asked = f"guidance {strength:g}" + (f", margin {margin:g}" if margin else "")
         for seed in seeds:
             kept = vetoed(sampler.draw, probability, VETOES, n, torch.Generator().manual_seed(seed))
             for least, elements in kept.items():
                 yield OURS, asked + (f", veto {least:g}" if least else ""), elements
+
+
+def _stricter(wish: Wish, by: float) -> Wish:
+    ((name, interval),) = wish.intervals.items()
+    assert interval.high is not None
+    return replace(wish, intervals={name: Interval(interval.low, interval.high - by)})
 
 
 def _learners(

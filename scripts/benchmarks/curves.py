@@ -88,7 +88,8 @@ def _head(world: World, target: str, wish: Wish, seeds: int) -> str:
 
 `python scripts/benchmark.py curves --world {world.name} --data FOLDER --seeds {seeds}`: target {target} ({existing:,} crystals), {n:,} samples,
 {seeds} training seeds (few labels are drawn anew with each) with {SAMPLING_SEEDS} sampling seeds. Each way is swept along its own knobs: raremat along
-guidance (0.5 to 8) and veto (samples whose probability of a hit is smaller by the surrogate are dropped; 0 to 0.95); the genetic algorithm along
+guidance (0.5 to 8), how far inside the wish it is asked (0 to 0.5 standard deviations of the labels) and veto (samples whose probability of a hit is
+smaller by the surrogate are dropped; 0 to 0.95); the genetic algorithm along
 generations (15 to 240), what its archive keeps, and whether its copies count; VAE and GAN along temperature and the label asked for; the policy
 gradient along its stopping step. A setting that needs more than 3 draws per sample with any seed is left out.
 "Same veto": the learner's samples dropped as raremat's are. "Screening" looks at every crystal of the space (the bound of an enumerable world).
