@@ -10,18 +10,19 @@ import numpy as np
 import pandas as pd
 import torch
 
+from data.cells import decode
 from data.dataset import CrystalDataset
 from data.frames import CRYSTAL_COLUMNS, from_frame
 from data.orbit_batch import OrbitBatch
 
-PARENT, LABEL = "parent", "protostructure"
+PARENT, LABEL, VOLUME = "parent", "protostructure", "volume_per_atom"
 STABLE = 0.05
-"""eV/atom above the embedded hull, of the exchanges that serve as seeds of new ones."""
+"""eV/atom above the embedded hull, of the crystals that serve as seeds of new ones."""
 
 
 def load_exchanges(path: Path | None = None) -> CrystalDataset:
     """Relaxed hypothetical crystals and their labels, made by ``scripts/build_exchanges.py``; ids name their parents,
-    prototypes are protostructure labels.
+    prototypes are protostructure labels, the volume per atom (Å^3) is that of the cell.
 
     Args:
         path: a table of the same columns; default is the embedded ``data/tables/exchanges.parquet``.
@@ -43,6 +44,9 @@ def load_exchanges(path: Path | None = None) -> CrystalDataset:
         if name not in CRYSTAL_COLUMNS and pd.api.types.is_numeric_dtype(frame[name])
     }
     batch = from_frame(frame)
+    if VOLUME not in properties:
+        cells = decode(batch)
+        properties[VOLUME] = cells.volume / cells.n_atoms
     labels = tuple(frame[LABEL].astype(str)) if LABEL in frame.columns else ("",) * len(frame)
     return CrystalDataset(batch, properties, labels, tuple(frame[PARENT].astype(str)))
 
@@ -60,14 +64,25 @@ def load_all_exchanges() -> CrystalDataset:
 
 def stable_exchanges() -> OrbitBatch:
     """Of `load_all_exchanges` those at most `STABLE` above the hull."""
-    exchanges = load_all_exchanges()
-    return exchanges.batch.select((exchanges.properties["e_above_hull"] <= STABLE).nonzero().squeeze(-1))
+    return _stable(load_all_exchanges())
+
+
+def stable_chosen() -> OrbitBatch:
+    """Of the chosen draws (`load_draws`) those at most `STABLE` above the hull."""
+    draws = load_draws(chosen=True)
+    if draws is None:
+        raise ValueError("chosen: there are no embedded chosen draws, make them with scripts/iterate_crystals.py")
+    return _stable(draws)
+
+
+def _stable(dataset: CrystalDataset) -> OrbitBatch:
+    return dataset.batch.select((dataset.properties["e_above_hull"] <= STABLE).nonzero().squeeze(-1))
 
 
 def load_draws(chosen: bool | None = None) -> CrystalDataset | None:
     """Relaxed crystals of earlier generators; None before there are any.
 
-    They are made by ``scripts/build_draws.py`` and ``scripts/build_chosen.py``.
+    They are made by ``scripts/build_draws.py`` and ``scripts/iterate_crystals.py``.
 
     Args:
         chosen: those that the embedded surrogate chose, or the others; None for all.

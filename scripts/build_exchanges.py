@@ -22,7 +22,7 @@ from data.frames import CRYSTAL_COLUMNS
 from data.orbit_batch import OrbitBatch
 from data.protostructure import crystal_key
 from data.sources import read_crystals
-from generators.crystals.labelling import LABELS, compact, labelled, shares_above_hull
+from generators.crystals.labelling import STORED, compact, labelled, shares_above_hull
 from generators.judging import JudgeWorkers, write_parquet
 from generators.oracles.judge import JudgeSettings
 from generators.screening.crystal_exchange import exchange_crystals
@@ -90,7 +90,7 @@ def main() -> None:
     good, reasons = labelled(frame)
     write_parquet(compact(good), arguments.output, small=True)
     temperatures = ", ".join(f"{t:g}" for t in TEMPERATURES)
-    shares, columns = shares_above_hull(good), ", ".join((*CRYSTAL_COLUMNS, *LABELS))
+    shares, columns = shares_above_hull(good), ", ".join((*CRYSTAL_COLUMNS, *STORED))
     arguments.output.with_suffix(".md").write_text(
         f"""# Card of {arguments.output.name}
 

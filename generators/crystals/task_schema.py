@@ -22,7 +22,7 @@ class TaskConfig:
     n_atoms: list[int] | None = None  # [fewest, most] in the primitive cell
     n_elements: list[int] | None = None  # [fewest, most]
     prototypes: list[str] = field(default_factory=list)  # library names or protostructure labels
-    seed_structures: list[str] = field(default_factory=list)  # files, or embedded: variants of these
+    seed_structures: list[str] = field(default_factory=list)  # files, embedded or chosen: variants of these
     noise: float = 0.3  # of prototypes' and seeds' geometry: near 0 it stays, 1 forgets it
     keep_elements: float = 0.0  # share of the species of seed structures that keep their element
     exchange: int = 0  # above 0: so many species of a seed or prototype get another element, the rest keep theirs

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from pymatgen.core import Composition, Element
 
-from data.exchanges import load_all_exchanges, stable_exchanges
+from data.exchanges import load_all_exchanges, stable_chosen, stable_exchanges
 from data.orbit_batch import OrbitBatch
 from data.protostructure import label_of
 from data.prototypes import Prototype, PrototypeLibrary
@@ -21,7 +21,7 @@ from generators.wish import Wish, parse_elements
 
 _KEYS = ("n_atoms", "n_elements", "formula_units", "space_groups", "keep_elements", "exchange", "noise", "composition",
          "chemical_system")  # fmt: skip
-EMBEDDED = "embedded"
+EMBEDDED, CHOSEN = "embedded", "chosen"
 
 
 def crystal_task(
@@ -105,9 +105,9 @@ def _seeds(config: TaskConfig, library: PrototypeLibrary) -> OrbitBatch | None:
 
 
 def _of_seed(name: str) -> OrbitBatch:
-    """Crystals of a file, or the embedded exchanges that are stable by CHGNet."""
-    if name == EMBEDDED:
-        return stable_exchanges()
+    """Crystals of a file, or the embedded exchanges or chosen draws that are stable by CHGNet."""
+    if name in (EMBEDDED, CHOSEN):
+        return stable_exchanges() if name == EMBEDDED else stable_chosen()
     return read_crystals(Path(name), Source(labels=False, workers=1, max_orbits=MAX_ORBITS))[0].batch
 
 

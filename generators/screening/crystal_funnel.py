@@ -48,6 +48,10 @@ class KnownCrystals:
             for row, (group, zs) in enumerate(zip(batch.space_group.tolist(), numbers, strict=True)):
                 self._rows[_chemistry(group, zs)].append((which, row))
 
+    def add(self, keys: Iterable[str]) -> None:
+        """Crystals that are not new any more."""
+        self._why.update(dict.fromkeys(keys, TRAINING))
+
     def reason(self, key: str, space_group: int, atomic_numbers: Sequence[int]) -> str:
         """Why the crystal of that key is not new; empty if it is."""
         if key in self._compounds:

@@ -14,7 +14,7 @@ from pymatgen.core import Composition
 
 from data.dataset import CrystalDataset
 from data.decorations import load_decorations
-from data.exchanges import load_all_exchanges, load_draws, stable_exchanges
+from data.exchanges import load_all_exchanges, load_draws, stable_chosen, stable_exchanges
 from data.frames import from_frame
 from data.orbit_batch import OrbitBatch
 from data.sources import read_crystals
@@ -157,14 +157,18 @@ class CrystalBench:
     def sets(self) -> dict[str, tuple[Draw, int]]:
         """Label -> (draw, number of seeds)."""
         stable = self.wish(e_above_hull=(None, 0.0))
-        seeds, guided = stable_exchanges(), self.guided
+        seeds, own, guided = stable_exchanges(), stable_chosen(), self.guided
+        own = own.select(own.n_atoms <= LARGEST)
         small = (1, LARGEST)
         from_nothing = self.drawn(CrystalTask(n_atoms=small), guided, stable)
         on_prototypes = self.drawn(CrystalTask(seeds=seeds, noise=0.05), self.exchanging, stable)
-        within_groups = self.drawn(
-            CrystalTask(seeds=seeds, noise=0.02, exchange=1, within_groups=True), self.exchanging, stable
-        )
-        exchanged = self.exchanged("group", 1.0, seeds)
+
+        def within_groups(parents: OrbitBatch) -> Draw:
+            task = CrystalTask(seeds=parents, noise=0.02, exchange=1, within_groups=True)
+            return self.drawn(task, self.exchanging, stable)
+
+        learned, of_own = within_groups(seeds), within_groups(own)
+        exchanged, exchanged_own = (self.exchanged("group", 1.0, parents) for parents in (seeds, own))
         return {
             "raremat, like the known ones": (
                 self.drawn(CrystalTask(max_orbits=32), CrystalSamplerSettings(source=1), self.wish()), 1
@@ -180,14 +184,15 @@ class CrystalBench:
             ),
             "raremat, the same on known prototypes": (on_prototypes, 1),
             "raremat, the same on known prototypes, chosen": (self.chosen(on_prototypes), 1),
-            "raremat, learned ion exchange of one element": (
-                self.drawn(CrystalTask(seeds=seeds, noise=0.02, exchange=1), self.exchanging, stable), 3
-            ),
-            "raremat, the same within groups": (within_groups, 3),
-            "raremat, the same within groups, chosen": (self.chosen(within_groups), 3),
+            "raremat, exchange within groups in embedded exchanges": (learned, 3),
+            "raremat, exchange within groups in embedded exchanges, chosen": (self.chosen(learned), 3),
+            "raremat, exchange within groups in its own stable draws": (of_own, 3),
+            "raremat, exchange within groups in its own stable draws, chosen": (self.chosen(of_own), 3),
             "ion exchange, one element by its group neighbour": (self.exchanged("group", 1.0), 3),
             "ion exchange of the embedded exchanges": (exchanged, 3),
             "ion exchange of the embedded exchanges, chosen": (self.chosen(exchanged), 3),
+            "ion exchange of raremat's own stable draws": (exchanged_own, 3),
+            "ion exchange of raremat's own stable draws, chosen": (self.chosen(exchanged_own), 3),
             "ion exchange, substitution probabilities": (self.exchanged("probability"), 1),
             "random decoration": (self.decorated, 1),
             "random decoration, chosen": (self.chosen(self.decorated), 1),

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from pymatgen.core import Composition
+from torch import Tensor
 
 from benchmarks.crystal_sets import LARGEST, CrystalBench
 from data.cells import decode
@@ -17,6 +19,7 @@ from data.contact import atomic_radii, shortest_ratio
 from data.orbit_batch import OrbitBatch
 from generators.crystals.draws import drawn_table
 from generators.crystals.generate import known_prototypes
+from generators.element_features import N_STATES
 from generators.evaluation.evaluate import density
 from generators.evaluation.metrics import distances
 from generators.evaluation.samples import shortest_distance
@@ -25,12 +28,14 @@ from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask
 from generators.screening.charge_balance import balanced_or_alloy, charge_balanced
 from generators.screening.crystal_funnel import KnownCrystals
+from generators.screening.element_shares import radioactive_elements
 from generators.shipped import shipped
 
 N, SHARD, SEED, FAR = 10_000, 1000, 200, 0.7
 SHOWN = {
     "valid": "valid", "far_apart": "far apart", "balanced": "charge-balanced", "or_alloy": "or alloy",
     "unique": "unique", "novel": "novel", "new_prototype": "novel prototype", "p1": "P1",
+    "radioactive": "radioactive", "elements_off": "elements off",
 }  # fmt: skip
 
 
@@ -92,8 +97,18 @@ def _figures(
         "novel": float(np.mean(new)),
         "new_prototype": float((~table["protostructure"].isin(prototypes)).mean()),
         "p1": float((table["space_group"] == 1).mean()),
+        "radioactive": float(np.mean([bool(set(c.atomic_numbers) & radioactive_elements()) for c in crystals])),
+        "elements_off": float((_element_shares(batch) - _element_shares(bench.test.batch)).abs().sum() / 2),
         **{f"d_{name}": value for name, value in distances(quantities, bench.held_out.quantities).items()},
     }
+
+
+def _element_shares(batch: OrbitBatch) -> Tensor:
+    """[119] of all occurrences of an element in a crystal."""
+    occurs = torch.zeros(len(batch), N_STATES).scatter(1, batch.atomic_number * batch.mask, 1.0)
+    occurs[:, 0] = 0
+    total = occurs.sum(0)
+    return total / total.sum()
 
 
 def _page(rows: list[dict[str, Any]]) -> str:
@@ -107,7 +122,8 @@ def _page(rows: list[dict[str, Any]]) -> str:
 
 `python scripts/benchmark.py crystal_statistics --structures STRUCTURES.parquet`: nothing filtered, nothing relaxed; shares in % (95 % intervals
 at most ± 1), seed {SEED}. Valid: all distances above 0.5 Å; far apart: above {FAR:.0%} of the sum of the atomic radii; charge-balanced: SMACT's rule with its
-oxidation states, or an alloy of metals alone; unique and novel by crystal key (space group, sites, elements), so that {N:,} samples meet each other
+oxidation states, or an alloy of metals alone; radioactive: with an element that has no stable isotope (but Bi, Th, U); elements off: total
+variation distance of the elements' shares from those of the held-out known crystals; unique and novel by crystal key (space group, sites, elements), so that {N:,} samples meet each other
 more often than 400 do; novel prototype: that of no known compound; d: Wasserstein distances to the held-out known crystals
 (g/cm³, elements).
 

@@ -178,8 +178,9 @@ space group in none of the tables of the Materials Project at hand; stable, uniq
 distances above {FAR:.0%} of the sum of the atomic radii; S.U.N. of these: of the samples that are. Guidance (6; 3 where
 something is given) and temperature (1.5, like the chosen draws, by what the embedded surrogate expects of 500 to 1,000 samples of another seed; and 0.5) were
 chosen before. d: Wasserstein distances to the held-out known crystals (g/cm³, eV/atom, elements).
-Known prototypes, learned exchange and ion exchange of the embedded exchanges start from embedded exchanges that CHGNet had put at most
-{1000 * SEEDS_ABOVE:.0f} meV/atom above the hull; plain ion exchange and random decoration start from the known crystals of the training part.
+Known prototypes and what is said to start from embedded exchanges start from those that CHGNet had put at most {1000 * SEEDS_ABOVE:.0f} meV/atom above the
+hull (`task.seed_structures=[embedded]`); raremat's own stable draws are the embedded chosen draws of which the same is true (`[chosen]`); plain ion
+exchange and random decoration start from the known crystals of the training part.
 
 | samples | {head} | Å to relaxed, median | CHGNet evaluations | CPU s per 1,000 | d_rho / d_E / d_elem |
 |---|{"---|" * (len(SHOWN) + 4)}

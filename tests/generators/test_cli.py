@@ -147,7 +147,7 @@ def test_experiments_of_whole_crystals_choose_their_task() -> None:
         exchanges = compose("generate", ["experiment=exchanges"])
     assert (config.task.kind, config.screening.rounds, config.screening.guidance) == ("crystals", 9, 3.0)
     assert (exchanges.task.kind, exchanges.task.exchange, exchanges.task.within_groups) == ("crystals", 1, True)
-    assert list(exchanges.task.seed_structures) == ["embedded"]
+    assert list(exchanges.task.seed_structures) == ["chosen"]
 
 
 def test_nothing_in_the_configuration_is_imported() -> None:

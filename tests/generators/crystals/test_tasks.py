@@ -11,7 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from pymatgen.io.cif import CifWriter
 
 from data.cells import decode
-from data.exchanges import load_all_exchanges, load_exchanges
+from data.exchanges import load_all_exchanges, load_draws, load_exchanges
 from data.orbit_batch import OrbitBatch
 from data.protostructure import protostructure_label
 from data.prototypes import prototype_library
@@ -68,12 +68,14 @@ def test_prototypes_by_name_and_by_label_and_seeds_from_files(tmp_path: Path) ->
     assert (found.noise, found.keep_elements) == (0.4, 0.5)
 
 
-def test_embedded_seeds_are_stable_and_keep_to_the_task() -> None:
-    found = task(seed_structures=["embedded"], exchange=1, within_groups=True, noise=0.02)
-    exchanges = load_all_exchanges()
-    stable = exchanges.properties["e_above_hull"] <= 0.05
+@pytest.mark.parametrize("word", ["embedded", "chosen"])
+def test_embedded_seeds_are_stable_and_keep_to_the_task(word: str) -> None:
+    found = task(seed_structures=[word], exchange=1, within_groups=True, noise=0.02)
+    table = load_all_exchanges() if word == "embedded" else load_draws(chosen=True)
+    assert table is not None
+    stable = table.properties["e_above_hull"] <= 0.05
     assert found.seeds is not None and len(found.seeds) == int(stable.sum()) > 1000
-    assert torch.equal(found.seeds.space_group, exchanges.batch.space_group[stable])
+    assert torch.equal(found.seeds.space_group, table.batch.space_group[stable])
     assert (found.exchange, found.within_groups, found.noise) == (1, True, 0.02)
 
 

@@ -1,0 +1,337 @@
+"""A model of whole crystals learns from the best of what it draws, judged by CHGNet, again and again.
+
+Expert iteration (Anthony, Tian & Barber, NeurIPS 2017): in each round the model draws, a surrogate chooses the
+likeliest of what is new, the judge relaxes and labels them, and the model learns from all that was judged beside its
+training data.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from data.frames import from_frame
+from data.orbit_batch import OrbitBatch
+from data.protostructure import crystal_key
+from data.respelling import respell
+from data.workers import start_worker
+from generators.checkpoints import save_checkpoint
+from generators.crystals.datamodule import CrystalDataModule, SizedBatches, trimmed
+from generators.crystals.draws import CrystalDraws
+from generators.crystals.hit_odds import LikelyHits
+from generators.crystals.judging import ABOVE, CrystalJudge
+from generators.crystals.labelling import LABELS, labelled
+from generators.crystals.module import CrystalDiffusion
+from generators.crystals.task_schema import SOURCES
+from generators.judging import JudgeWorkers, write_parquet
+from generators.oracles.judge import JudgeSettings
+from generators.sampling.crystals import CrystalSampler
+from generators.schedule import move_average
+from generators.screening.capped import capped
+from generators.screening.crystal_funnel import KnownCrystals, screen_crystals
+from generators.screening.element_shares import within_shares
+from generators.wish import Interval, Wish
+
+LOW = 0.03
+"""eV/atom above the hull of the known compounds that the choice asks for."""
+RECENT = 3
+"""Rounds whose crystals make up half of what is learnt of own draws."""
+_STATE = "state.pt"
+
+
+@dataclass(frozen=True)
+class IterationSettings:
+    """How much of everything.
+
+    Attributes:
+        rounds: of drawing, judging, learning.
+        draws: crystals drawn in a round.
+        share: of the draws that are judged at most.
+        per_system, per_prototype: share of a round's judged crystals that have the same elements, or protostructure.
+        per_element: an element occurs in at most so many times as large a share of them as among known compounds.
+        steps: of training in a round.
+        batch_size: crystals in a step.
+        own: share of them that the model drew.
+        learning_rate: at the first step; it follows a cosine to zero at the last.
+        shard_size, judge_shard: crystals of one job.
+        draw_workers, judge_workers: processes; on a graphics card they share it.
+        device: ``cpu`` or ``cuda``.
+        seed: of all.
+    """
+
+    rounds: int = 8
+    draws: int = 40_000
+    share: float = 0.3
+    per_system: float = 0.002
+    per_prototype: float = 0.02
+    per_element: float = 2.5
+    steps: int = 80
+    batch_size: int = 1024
+    own: float = 0.4
+    learning_rate: float = 4e-4
+    shard_size: int = 2500
+    judge_shard: int = 192
+    draw_workers: int = 2
+    judge_workers: int = 2
+    device: str = "cpu"
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class _Learnt:
+    batch: OrbitBatch
+    labels: Tensor
+    source: Tensor
+    weight: Tensor
+
+
+class ExpertIteration:
+    """Rounds of drawing, judging and learning; every round is written, and a killed run goes on.
+
+    Args:
+        module: the model at the start.
+        data: its training data.
+        draws: how it draws; file, name and seed are set for each round.
+        settings: how much of everything.
+        folder: where rounds are kept: ``drawn``, ``judged`` and ``model`` with the number of the round.
+        log: takes one line for each round.
+    """
+
+    def __init__(
+        self,
+        module: CrystalDiffusion,
+        data: CrystalDataModule,
+        draws: CrystalDraws,
+        settings: IterationSettings,
+        folder: Path,
+        log: Callable[[str], object] = print,
+    ) -> None:
+        self.module, self.draws, self.settings, self.folder, self.log = module, draws, settings, folder, log
+        part = data.parts["train"]
+        self.base = _Learnt(part.batch, part.labels, part.source, data.share)
+        self.names = [scale.name for scale in module.scales]
+        self.own: list[_Learnt] = []
+        self.known = KnownCrystals()
+        module.to(settings.device)
+        config = module.optimizer_config
+        self.optimizer = torch.optim.AdamW(
+            module.denoiser.parameters(), lr=settings.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98)
+        )
+
+    def run(self) -> Path:
+        """The file of the last model."""
+        folder, settings = self.folder, self.settings
+        folder.mkdir(parents=True, exist_ok=True)
+        first = self._resume()
+        context = multiprocessing.get_context("spawn")
+        with (
+            ProcessPoolExecutor(settings.draw_workers, context, start_drawing) as pool,
+            JudgeWorkers(JudgeSettings(), settings.judge_workers, settings.device) as judge,
+        ):
+            for number in range(first, settings.rounds):
+                self._round(number, pool, judge)
+        return self._model(settings.rounds)
+
+    def judged(self) -> list[pd.DataFrame]:
+        """What was judged, round by round: crystal columns (relaxed), labels, ``crystal_key``."""
+        return [pd.read_parquet(self._judged(number)) for number in range(len(self.own))]
+
+    # -- what is kept -------------------------------------------------------------------------------------
+
+    def _model(self, number: int) -> Path:
+        return self.folder / f"model-{number:02d}.pt"
+
+    def _judged(self, number: int) -> Path:
+        return self.folder / f"judged-{number:02d}.parquet"
+
+    def _resume(self) -> int:
+        """The first round to do; the model, the optimizer and what was learnt from are as they were then."""
+        path = self.folder / _STATE
+        if not path.exists():
+            self._export(0)
+            return 0
+        state = torch.load(path, map_location=self.settings.device, weights_only=True)
+        self.module.denoiser.load_state_dict(state["denoiser"])
+        self.module.averaged.load_state_dict(state["averaged"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for number in range(int(state["rounds"])):
+            self._take(pd.read_parquet(self._judged(number)))
+        return int(state["rounds"])
+
+    def _export(self, number: int) -> None:
+        save_checkpoint(self._model(number), "crystal", *self.module.export())
+
+    def _take(self, judged: pd.DataFrame) -> None:
+        batch = from_frame(judged)
+        labels = torch.full((len(batch), len(self.names)), torch.nan, dtype=torch.float64)
+        for i, name in enumerate(self.names):
+            if name in LABELS:
+                labels[:, i] = torch.from_numpy(judged[name].to_numpy(dtype=np.float64, copy=True))
+        source = torch.full((len(batch),), SOURCES.index("chosen"))
+        self.own.append(_Learnt(batch, labels, source, torch.ones(len(batch))))
+        self.known.add(judged["crystal_key"])
+
+    # -- one round ----------------------------------------------------------------------------------------
+
+    def _round(self, number: int, pool: ProcessPoolExecutor, judge: JudgeWorkers) -> None:
+        start = time.monotonic()
+        settings, path = self.settings, self._judged(number)
+        told = f"round {number + 1}/{settings.rounds}:"
+        if not path.exists():
+            drawn = self._draw(number, pool)
+            drew = time.monotonic()
+            chosen, new = self._choose(drawn)
+            frame = judge.judge(
+                _largest_first(from_frame(chosen)), self.folder / "judge", f"round-{number:02d}", settings.judge_shard
+            )
+            good, _ = labelled(frame.assign(crystal_key=_keys(frame)))
+            write_parquet(good.drop_duplicates("crystal_key"), path)
+            told += (
+                f" {len(drawn):,} drawn in {drew - start:.0f} s, {new / len(drawn):.1%} new, likely hits "
+                f"{np.exp(drawn['log_probability']).mean():.1%}; "
+                f"{len(chosen):,} judged in {time.monotonic() - drew:.0f} s,"
+            )
+        good = pd.read_parquet(path)
+        self._take(good)
+        begun = time.monotonic()
+        loss = self._learn(number)
+        self._export(number + 1)
+        torch.save(
+            {
+                "rounds": number + 1,
+                "denoiser": self.module.denoiser.state_dict(),
+                "averaged": self.module.averaged.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+            },
+            self.folder / f"{_STATE}.part",
+        )
+        (self.folder / f"{_STATE}.part").replace(self.folder / _STATE)
+        above = good[ABOVE]
+        self.log(
+            f"{told} at most 0.1 eV/atom above the hull {(above <= 0.1).mean():.1%}, "
+            f"at most 0 {(above <= 1e-3).mean():.1%}; "
+            f"loss {loss:.2f}, {time.monotonic() - begun:.0f} s of learning"
+        )
+
+    def _draw(self, number: int, pool: ProcessPoolExecutor) -> pd.DataFrame:
+        settings = self.settings
+        draws = replace(
+            self.draws, model=self._model(number), device=settings.device, seed=settings.seed,
+            name=f"round-{number:02d}",
+        )  # fmt: skip
+        sizes = [min(settings.shard_size, settings.draws - i) for i in range(0, settings.draws, settings.shard_size)]
+        parts = pool.map(_draw_shard, [draws] * len(sizes), range(len(sizes)), sizes)
+        return pd.concat(parts, ignore_index=True)
+
+    def _choose(self, drawn: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+        """The likeliest new ones, with few of one kind, and how many were new."""
+        wanted = round(self.settings.share * len(drawn))
+        screened = screen_crystals(
+            [drawn], self.known, frozenset(), len(drawn), likely=lambda t: torch.tensor(t["log_probability"].to_numpy())
+        )
+        table = screened.chosen
+        kept = within_shares(
+            torch.tensor(table["hit_probability"].to_numpy()), [set(map(int, z)) for z in table["atomic_numbers"]],
+            self.settings.per_element, wanted,
+        )  # fmt: skip
+        table = table.iloc[kept]
+        systems = [tuple(sorted(set(numbers))) for numbers in table["atomic_numbers"]]
+        kinds: list[tuple[Sequence[Any], int]] = [
+            (systems, max(round(self.settings.per_system * wanted), 1)),
+            (list(table["protostructure"]), max(round(self.settings.per_prototype * wanted), 1)),
+        ]
+        score = torch.tensor(table["hit_probability"].to_numpy())
+        return table.iloc[capped(score, kinds, wanted)].reset_index(drop=True), screened.n_new
+
+    # -- learning -----------------------------------------------------------------------------------------
+
+    def _learn(self, number: int) -> float:
+        """The mean loss of the round's steps."""
+        settings, module = self.settings, self.module
+        total = settings.steps * settings.rounds
+        losses = []
+        for i, batch in enumerate(self._batches(number)):
+            step = number * settings.steps + i
+            rate = settings.learning_rate * 0.5 * (1 + math.cos(math.pi * step / total)) * min((step + 1) / 20, 1)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
+            loss, _ = module.losses(_on(batch, settings.device), generator, module.denoiser)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(module.denoiser.parameters(), 1.0)
+            self.optimizer.step()
+            move_average(module.averaged, module.denoiser, step, module.optimizer_config.ema_decay)
+            losses.append(loss.detach())
+        return float(torch.stack(losses).mean())
+
+    def _batches(self, number: int) -> Iterator[dict[str, Any]]:
+        """As many batches as a round has steps: training data, and what was judged, half of it lately."""
+        settings = self.settings
+        generator = torch.Generator().manual_seed(settings.seed * 100_003 + number)
+        crystals = settings.steps * settings.batch_size
+        mine = [_Learnt(p.batch, p.labels, p.source, p.weight / len(p.weight)) for p in self.own]
+        old, recent = mine[:-RECENT], mine[-RECENT:]
+        shares = [(recent, 0.5 if old else 1.0), (old, 0.5 if old else 0.0)]
+        parts = [_some(self.base, round(crystals * (1 - settings.own)), generator)]
+        for group, share in shares:
+            parts += [_some(p, round(crystals * settings.own * share / len(group)), generator) for p in group]
+        batch = respell(OrbitBatch.concatenate([part.batch for part in parts]), generator)
+        labels, source = torch.cat([p.labels for p in parts]), torch.cat([p.source for p in parts])
+        sampler = SizedBatches(
+            batch.n_orbits, torch.arange(len(batch)), 12 * settings.batch_size, settings.batch_size,
+            settings.seed * 100_003 + number, True, 0, 1,
+        )  # fmt: skip
+        for rows in list(sampler)[: settings.steps]:
+            index = torch.as_tensor(rows)
+            yield {"crystals": trimmed(batch.select(index)), "labels": labels[index], "source": source[index]}
+
+
+def _some(part: _Learnt, n: int, generator: torch.Generator) -> _Learnt:
+    rows = torch.multinomial(part.weight.double(), n, replacement=n > len(part.weight), generator=generator)
+    return _Learnt(part.batch.select(rows), part.labels[rows], part.source[rows], part.weight[rows])
+
+
+def _on(batch: dict[str, Any], device: str) -> dict[str, Any]:
+    return {name: value.to(device) for name, value in batch.items()}
+
+
+def _largest_first(batch: OrbitBatch) -> OrbitBatch:
+    """Alike in size together, and the longest jobs first."""
+    return OrbitBatch.from_crystals(batch.select(torch.argsort(-batch.n_atoms, stable=True)).to_crystals())
+
+
+def _keys(frame: pd.DataFrame) -> list[str]:
+    return [crystal_key(crystal) for crystal in from_frame(frame).to_crystals()]
+
+
+_sampler: tuple[Path, CrystalSampler] | None = None
+_likely: LikelyHits | None = None
+
+
+def start_drawing() -> None:
+    """Initializer of a process that draws."""
+    start_worker()
+    torch.set_float32_matmul_precision("high")  # TF32 on a graphics card
+
+
+def _draw_shard(draws: CrystalDraws, shard: int, n: int) -> pd.DataFrame:
+    """A table of draws with ``log_probability`` by the embedded surrogate."""
+    global _sampler, _likely
+    if _sampler is None or _sampler[0] != draws.model:
+        _sampler = (draws.model, draws.sampler())
+    if _likely is None:
+        _likely = LikelyHits(CrystalJudge(Wish({ABOVE: Interval(None, LOW)}), hull="known"))
+    table = draws.draw(_sampler[1], shard, n)
+    return table.assign(log_probability=_likely.log_probability(table).numpy())

@@ -1,0 +1,95 @@
+"""Teach a model of whole crystals with the best of its own draws, judged by CHGNet, round by round.
+
+    python scripts/iterate_crystals.py STRUCTURES.parquet --generator generators/weights/crystal.pt --output FOLDER
+    python scripts/iterate_crystals.py ... --draw-workers 14 --judge-workers 15 --device cuda     # a graphics card
+
+Afterwards ``model-NN.pt`` is the model after NN rounds, ``judged-NN.parquet`` what it learnt from; ``--table`` adds all
+that was judged to a table, for instance ``data/tables/chosen.parquet``. A killed run goes on with the same command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from dataclasses import fields
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from data.workers import start_worker
+from generators.conditioning import Conditions
+from generators.crystals.build import build_crystals
+from generators.crystals.draws import CrystalDraws
+from generators.crystals.expert_iteration import LOW, ExpertIteration, IterationSettings
+from generators.crystals.judging import ABOVE
+from generators.crystals.labelling import compact, write_drawn
+from generators.crystals.task_schema import SOURCES
+from generators.manifest import file_hash
+from generators.sampling.crystal_geometry import CrystalSamplerSettings
+from generators.sampling.crystal_task import CrystalTask
+from generators.schema import DataConfig, ModelConfig, TrainConfig
+from generators.screening.element_shares import radioactive_elements
+from generators.wish import Interval
+
+LARGEST = 20
+
+
+def main() -> None:
+    warnings.filterwarnings("ignore")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("structures", type=Path, help="known crystals that the model was trained on")
+    parser.add_argument("--generator", type=Path, required=True, help="model to start from")
+    parser.add_argument("--output", type=Path, required=True, help="folder")
+    parser.add_argument("--table", type=Path, help="where the judged crystals are added")
+    usual = IterationSettings()
+    for field in fields(IterationSettings):
+        value = getattr(usual, field.name)
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(value), default=value)
+    parser.add_argument("--guidance", type=float, default=6.0, help="of the draws")
+    parser.add_argument("--temperature", type=float, default=1.5, help="of the draws")
+    arguments = parser.parse_args()
+
+    if arguments.device == "cuda":
+        torch.set_float32_matmul_precision("high")
+    else:
+        start_worker()
+    settings = IterationSettings(**{field.name: getattr(arguments, field.name) for field in fields(IterationSettings)})
+    config = TrainConfig(
+        run="iterate", data=DataConfig(path=str(arguments.structures)),
+        model=ModelConfig(
+            kind="crystal", initial=str(arguments.generator), dropout=0.0, weight_decay=0.03, ema_decay=0.99
+        ),
+    )  # fmt: skip
+    data, module, _ = build_crystals(config)
+    g, t = arguments.guidance, arguments.temperature
+    draws = CrystalDraws(
+        arguments.generator,
+        CrystalSamplerSettings(
+            g, t, g, t, source=SOURCES.index("chosen"),
+            batch_size=settings.shard_size if settings.device == "cuda" else CrystalSamplerSettings.batch_size,
+        ),
+        CrystalTask(
+            n_atoms=(1, LARGEST), allowed_elements=frozenset(module.known_elements) - radioactive_elements()
+        ),
+        Conditions.from_wish({ABOVE: Interval(None, 0.0)}, [scale.name for scale in module.scales], 1),
+        settings.seed,
+    )  # fmt: skip
+    iteration = ExpertIteration(module, data, draws, settings, arguments.output, lambda line: print(line, flush=True))
+    print(iteration.run())
+    if arguments.table is not None:
+        judged = pd.concat(iteration.judged(), ignore_index=True).assign(parent="")
+        write_drawn(
+            compact(judged), arguments.table,
+            f"""`scripts/iterate_crystals.py`: crystals of at most {LARGEST} atoms that a model drew under the wish for
+  an energy above the hull of at most 0, round by round; the embedded surrogate chose those likeliest to lie at most
+  {LOW:g} eV/atom above the hull of the known compounds; none known, exchanged, decorated, drawn or repeated.""",
+            f"a model of SHA-256 {file_hash(arguments.generator)[:16]} and its successors, in {settings.rounds} rounds "
+            f"of {settings.draws:,} draws (guidance {g:g}, temperature {t:g}, seed {settings.seed}): "
+            f"{len(judged):,} judged",
+            arguments.table.exists(),
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
