@@ -281,8 +281,7 @@ class ExpertIteration:
         settings = self.settings
         generator = torch.Generator().manual_seed(settings.seed * 100_003 + number)
         crystals = settings.steps * settings.batch_size
-        mine = [_Learnt(p.batch, p.labels, p.source, p.weight / len(p.weight)) for p in self.own]
-        old, recent = mine[:-RECENT], mine[-RECENT:]
+        old, recent = self.own[:-RECENT], self.own[-RECENT:]
         shares = [(recent, 0.5 if old else 1.0), (old, 0.5 if old else 0.0)]
         parts = [_some(self.base, round(crystals * (1 - settings.own)), generator)]
         for group, share in shares:

@@ -39,7 +39,7 @@ from generators.shipped import shipped
 from generators.wish import Interval, Wish
 
 CALLS, LARGEST, SEEDS, PER_BATCH = 180, 20, 150, 500
-ROUNDS = RoundSettings(rounds=9, seeds=SEEDS, workers=1)
+ROUNDS = RoundSettings(rounds=18, seeds=SEEDS, workers=1)
 SETS = {
     "raremat": (360, ROUNDS),
     "similar elements, same surrogate, no model": (0, replace(ROUNDS, exchange=0.0, redrawn=0)),
@@ -72,7 +72,7 @@ class OpenBench:
         return CrystalJudge(wish, JudgeSettings(all_bulk_moduli=True), 1, "cpu", "known", network)
 
     def in_rounds(self, name: str, wish: Wish, judge: CrystalJudge, folder: Path) -> pd.DataFrame:
-        """What ``raremat-generate task=crystals screening.rounds=9`` does; ``name`` among `SETS`."""
+        """What ``raremat-generate task=crystals screening.rounds=18`` does; ``name`` among `SETS`."""
         samples, settings = SETS[name]
         names = [scale.name for scale in load_crystal_model(self.model).scales]
         draws = CrystalDraws(

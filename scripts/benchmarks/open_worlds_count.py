@@ -119,7 +119,7 @@ known compounds (CHGNet 0.3.0, relaxed within symmetry; bulk moduli with cells a
 on the relaxed crystal). "New" are the hits that are unique and novel by crystal key and, relaxed, by pymatgen's StructureMatcher
 against STRUCTURES and all embedded training data.
 
-- raremat: `raremat-generate experiment=rounds`: nine rounds; 360 crystals drawn by the model in all (half of them learned exchange) and in each round the
+- raremat: `raremat-generate experiment=rounds`: eighteen rounds; 360 crystals drawn by the model in all (half of them learned exchange) and in each round the
   likeliest {ROUNDS.similar:,} of {ROUNDS.similar * WIDER:,} children by similar elements (for the gap all of {ROUNDS.similar:,}); at most {ROUNDS.per_system:.0%} of a round have the same elements, {ROUNDS.per_prototype:.0%} the
   same prototype. All are chosen by a surrogate that {labelled:,} labelled crystals teach first and every round's answers after; gaps are looked
   at in four geometries of the model before the judge is asked.
