@@ -71,7 +71,7 @@ def stable_chosen() -> OrbitBatch:
     """Of the chosen draws (`load_draws`) those at most `STABLE` above the hull."""
     draws = load_draws(chosen=True)
     if draws is None:
-        raise ValueError("chosen: there are no embedded chosen draws, make them with scripts/iterate_crystals.py")
+        raise ValueError("task.seed_structures=chosen: none are embedded, make them with scripts/iterate_crystals.py")
     return _stable(draws)
 
 

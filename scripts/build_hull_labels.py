@@ -26,7 +26,7 @@ def main() -> None:
         table: pd.DataFrame = pd.read_parquet(path)
         above = chgnet_hull().e_above_hull(fractions_of_batch(dataset.batch), table[ENERGY].to_numpy(float), SCALE)
         moved = above - table["e_above_hull"].to_numpy(float)
-        table["e_above_hull"] = above.astype(table["e_above_hull"].to_numpy().dtype).round(4)
+        table["e_above_hull"] = above.astype(table["e_above_hull"].to_numpy().dtype).round(3)
         write_parquet(table, path, small=True)
         shares = ", ".join(f"{(above <= at).mean():.1%} at most {at:g}" for at in (0.0, 0.05, 0.1, 0.2))
         print(f"{name}: moved by {np.nanmean(moved):.3f} eV/atom on average; above the embedded hull: {shares}")

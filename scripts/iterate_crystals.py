@@ -10,13 +10,13 @@ that was judged to a table, for instance ``data/tables/chosen.parquet``. A kille
 from __future__ import annotations
 
 import argparse
-import warnings
 from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
 import torch
 
+from data.exchanges import load_exchanges
 from data.workers import start_worker
 from generators.conditioning import Conditions
 from generators.crystals.build import build_crystals
@@ -36,7 +36,6 @@ LARGEST = 20
 
 
 def main() -> None:
-    warnings.filterwarnings("ignore")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("structures", type=Path, help="known crystals that the model was trained on")
     parser.add_argument("--generator", type=Path, required=True, help="model to start from")
@@ -49,7 +48,21 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, default=6.0, help="of the draws")
     parser.add_argument("--temperature", type=float, default=1.5, help="of the draws")
     arguments = parser.parse_args()
+    try:
+        iterate(arguments)
+    except ValueError as error:
+        parser.error(str(error))
 
+
+def iterate(arguments: argparse.Namespace) -> None:
+    """All rounds, then the table.
+
+    Raises:
+        ValueError: settings, files or folders that cannot be used.
+    """
+    table: Path | None = arguments.table
+    if table is not None and table.exists() and not table.with_suffix(".md").exists():
+        raise ValueError(f"table={table}: has no card {table.with_suffix('.md').name} beside it")
     if arguments.device == "cuda":
         torch.set_float32_matmul_precision("high")
     else:
@@ -77,18 +90,23 @@ def main() -> None:
     )  # fmt: skip
     iteration = ExpertIteration(module, data, draws, settings, arguments.output, lambda line: print(line, flush=True))
     print(iteration.run())
-    if arguments.table is not None:
-        judged = pd.concat(iteration.judged(), ignore_index=True).assign(parent="")
-        write_drawn(
-            compact(judged), arguments.table,
-            f"""`scripts/iterate_crystals.py`: crystals of at most {LARGEST} atoms that a model drew under the wish for
+    if table is None:
+        return
+    judged = pd.concat(iteration.judged(), ignore_index=True).assign(parent="")
+    if table.exists():
+        judged = judged[~judged["crystal_key"].isin(load_exchanges(table).keys())]
+    if not len(judged):
+        print(f"{table}: has all of them")
+        return
+    write_drawn(
+        compact(judged), table,
+        f"""`scripts/iterate_crystals.py`: crystals of at most {LARGEST} atoms that a model drew under the wish for
   an energy above the hull of at most 0, round by round; the embedded surrogate chose those likeliest to lie at most
   {LOW:g} eV/atom above the hull of the known compounds; none known, exchanged, decorated, drawn or repeated.""",
-            f"a model of SHA-256 {file_hash(arguments.generator)[:16]} and its successors, in {settings.rounds} rounds "
-            f"of {settings.draws:,} draws (guidance {g:g}, temperature {t:g}, seed {settings.seed}): "
-            f"{len(judged):,} judged",
-            arguments.table.exists(),
-        )  # fmt: skip
+        f"a model of SHA-256 {file_hash(arguments.generator)[:16]} and its successors, in {settings.rounds} rounds "
+        f"of {settings.draws:,} draws (guidance {g:g}, temperature {t:g}, seed {settings.seed}): {len(judged):,}",
+        table.exists(),
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,10 @@ from generators.crystals.labelling import LABELS, labelled
 from generators.crystals.module import CrystalDiffusion
 from generators.crystals.task_schema import SOURCES
 from generators.judging import JudgeWorkers, write_parquet
+from generators.manifest import claim_folder
 from generators.oracles.judge import JudgeSettings
 from generators.sampling.crystals import CrystalSampler
 from generators.schedule import move_average
-from generators.screening.capped import capped
 from generators.screening.crystal_funnel import KnownCrystals, screen_crystals
 from generators.screening.element_shares import within_shares
 from generators.wish import Interval, Wish
@@ -47,6 +47,7 @@ LOW = 0.03
 """eV/atom above the hull of the known compounds that the choice asks for."""
 RECENT = 3
 """Rounds whose crystals make up half of what is learnt of own draws."""
+MAY_DIFFER = ("iteration.draw_workers", "iteration.judge_workers", "iteration.device", "draws.batch_size")
 _STATE = "state.pt"
 
 
@@ -57,13 +58,14 @@ class IterationSettings:
     Attributes:
         rounds: of drawing, judging, learning.
         draws: crystals drawn in a round.
-        share: of the draws that are judged at most.
-        per_system, per_prototype: share of a round's judged crystals that have the same elements, or protostructure.
-        per_element: an element occurs in at most so many times as large a share of them as among known compounds.
+        share: of the draws that are judged, at most: fewer keep to the limits or are new.
+        per_system, per_prototype: largest share of these with the same elements, or the same protostructure.
+        per_element: an element occurs in at most so many times as large a share of them as among known compounds
+            (`generators.screening.element_shares`).
         steps: of training in a round.
         batch_size: crystals in a step.
-        own: share of them that the model drew.
-        learning_rate: at the first step; it follows a cosine to zero at the last.
+        own: share of them that the model drew, between 0 and 1.
+        learning_rate: after 20 steps; it follows a cosine to zero at the last.
         shard_size, judge_shard: crystals of one job.
         draw_workers, judge_workers: processes; on a graphics card they share it.
         device: ``cpu`` or ``cuda``.
@@ -87,6 +89,16 @@ class IterationSettings:
     device: str = "cpu"
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("rounds", "draws", "steps", "batch_size", "shard_size", "judge_shard"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        for name in ("share", "own"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must lie between 0 and 1")
+        if self.device not in ("cpu", "cuda"):
+            raise ValueError(f"device={self.device}: use cpu or cuda")
+
 
 @dataclass(frozen=True, eq=False)
 class _Learnt:
@@ -102,10 +114,13 @@ class ExpertIteration:
     Args:
         module: the model at the start.
         data: its training data.
-        draws: how it draws; file, name and seed are set for each round.
+        draws: how it draws; the file is that of the module, and is set for each round as name and seed are.
         settings: how much of everything.
-        folder: where rounds are kept: ``drawn``, ``judged`` and ``model`` with the number of the round.
+        folder: where rounds are kept: ``chosen``, ``judged`` and ``model`` with the number of the round.
         log: takes one line for each round.
+
+    Raises:
+        ValueError: the folder holds a run with other settings.
     """
 
     def __init__(
@@ -118,6 +133,8 @@ class ExpertIteration:
         log: Callable[[str], object] = print,
     ) -> None:
         self.module, self.draws, self.settings, self.folder, self.log = module, draws, settings, folder, log
+        plain = {"iteration": asdict(settings), "draws": asdict(draws.settings)}
+        claim_folder(folder, plain, {"generator": draws.model}, MAY_DIFFER)
         part = data.parts["train"]
         self.base = _Learnt(part.batch, part.labels, part.source, data.share)
         self.names = [scale.name for scale in module.scales]
@@ -131,8 +148,7 @@ class ExpertIteration:
 
     def run(self) -> Path:
         """The file of the last model."""
-        folder, settings = self.folder, self.settings
-        folder.mkdir(parents=True, exist_ok=True)
+        settings = self.settings
         first = self._resume()
         context = multiprocessing.get_context("spawn")
         with (
@@ -152,6 +168,9 @@ class ExpertIteration:
     def _model(self, number: int) -> Path:
         return self.folder / f"model-{number:02d}.pt"
 
+    def _chosen(self, number: int) -> Path:
+        return self.folder / f"chosen-{number:02d}.parquet"
+
     def _judged(self, number: int) -> Path:
         return self.folder / f"judged-{number:02d}.parquet"
 
@@ -166,13 +185,15 @@ class ExpertIteration:
         self.module.averaged.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
         for number in range(int(state["rounds"])):
-            self._take(pd.read_parquet(self._judged(number)))
+            self._take(number)
         return int(state["rounds"])
 
     def _export(self, number: int) -> None:
         save_checkpoint(self._model(number), "crystal", *self.module.export())
 
-    def _take(self, judged: pd.DataFrame) -> None:
+    def _take(self, number: int) -> pd.DataFrame:
+        """What was judged in a round is learnt from now on, and what was chosen is not new any more."""
+        judged = pd.read_parquet(self._judged(number))
         batch = from_frame(judged)
         labels = torch.full((len(batch), len(self.names)), torch.nan, dtype=torch.float64)
         for i, name in enumerate(self.names):
@@ -180,33 +201,34 @@ class ExpertIteration:
                 labels[:, i] = torch.from_numpy(judged[name].to_numpy(dtype=np.float64, copy=True))
         source = torch.full((len(batch),), SOURCES.index("chosen"))
         self.own.append(_Learnt(batch, labels, source, torch.ones(len(batch))))
-        self.known.add(judged["crystal_key"])
+        self.known.add(pd.read_parquet(self._chosen(number), columns=["crystal_key"])["crystal_key"])
+        return judged
 
     # -- one round ----------------------------------------------------------------------------------------
 
     def _round(self, number: int, pool: ProcessPoolExecutor, judge: JudgeWorkers) -> None:
-        start = time.monotonic()
-        settings, path = self.settings, self._judged(number)
-        told = f"round {number + 1}/{settings.rounds}:"
-        if not path.exists():
+        settings, told, start = self.settings, f"round {number + 1}/{self.settings.rounds}:", time.monotonic()
+        if not self._chosen(number).exists():
             drawn = self._draw(number, pool)
-            drew = time.monotonic()
             chosen, new = self._choose(drawn)
+            if not len(chosen):
+                raise ValueError(f"draws={settings.draws}: none of round {number + 1} is new, draw more or hotter")
+            write_parquet(chosen, self._chosen(number))
+            likely = np.exp(drawn["log_probability"]).mean()
+            told += f" {len(drawn):,} drawn in {time.monotonic() - start:.0f} s, {new / len(drawn):.1%} new,"
+            told += f" likely hits {likely:.1%};"
+        if not self._judged(number).exists():
+            start, chosen = time.monotonic(), pd.read_parquet(self._chosen(number))
             frame = judge.judge(
                 _largest_first(from_frame(chosen)), self.folder / "judge", f"round-{number:02d}", settings.judge_shard
             )
-            good, _ = labelled(frame.assign(crystal_key=_keys(frame)))
-            write_parquet(good.drop_duplicates("crystal_key"), path)
-            told += (
-                f" {len(drawn):,} drawn in {drew - start:.0f} s, {new / len(drawn):.1%} new, likely hits "
-                f"{np.exp(drawn['log_probability']).mean():.1%}; "
-                f"{len(chosen):,} judged in {time.monotonic() - drew:.0f} s,"
-            )
-        good = pd.read_parquet(path)
-        self._take(good)
-        begun = time.monotonic()
+            good, reasons = labelled(frame.assign(crystal_key=_keys(frame)))
+            write_parquet(good.drop_duplicates("crystal_key"), self._judged(number))
+            told += f" {len(chosen):,} judged in {time.monotonic() - start:.0f} s, left out: {reasons or 'none'};"
+        above, start = self._take(number)[ABOVE], time.monotonic()
         loss = self._learn(number)
         self._export(number + 1)
+        part = self.folder / f"{_STATE}.part"
         torch.save(
             {
                 "rounds": number + 1,
@@ -214,14 +236,12 @@ class ExpertIteration:
                 "averaged": self.module.averaged.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
             },
-            self.folder / f"{_STATE}.part",
+            part,
         )
-        (self.folder / f"{_STATE}.part").replace(self.folder / _STATE)
-        above = good[ABOVE]
+        part.replace(self.folder / _STATE)
         self.log(
-            f"{told} at most 0.1 eV/atom above the hull {(above <= 0.1).mean():.1%}, "
-            f"at most 0 {(above <= 1e-3).mean():.1%}; "
-            f"loss {loss:.2f}, {time.monotonic() - begun:.0f} s of learning"
+            f"{told} at most 0.1 eV/atom above the hull {(above <= 0.1).mean():.1%}, at most 0.001 "
+            f"{(above <= 1e-3).mean():.1%}; loss {loss:.2f}, {time.monotonic() - start:.0f} s of learning"
         )
 
     def _draw(self, number: int, pool: ProcessPoolExecutor) -> pd.DataFrame:
@@ -241,18 +261,16 @@ class ExpertIteration:
             [drawn], self.known, frozenset(), len(drawn), likely=lambda t: torch.tensor(t["log_probability"].to_numpy())
         )
         table = screened.chosen
+        elements = [set(map(int, numbers)) for numbers in table["atomic_numbers"]]
+        settings = self.settings
         kept = within_shares(
-            torch.tensor(table["hit_probability"].to_numpy()), [set(map(int, z)) for z in table["atomic_numbers"]],
-            self.settings.per_element, wanted,
+            torch.tensor(table["hit_probability"].to_numpy()), elements, settings.per_element, wanted,
+            [
+                ([frozenset(zs) for zs in elements], max(round(settings.per_system * wanted), 1)),
+                (list(table["protostructure"]), max(round(settings.per_prototype * wanted), 1)),
+            ],
         )  # fmt: skip
-        table = table.iloc[kept]
-        systems = [tuple(sorted(set(numbers))) for numbers in table["atomic_numbers"]]
-        kinds: list[tuple[Sequence[Any], int]] = [
-            (systems, max(round(self.settings.per_system * wanted), 1)),
-            (list(table["protostructure"]), max(round(self.settings.per_prototype * wanted), 1)),
-        ]
-        score = torch.tensor(table["hit_probability"].to_numpy())
-        return table.iloc[capped(score, kinds, wanted)].reset_index(drop=True), screened.n_new
+        return table.iloc[kept].reset_index(drop=True), screened.n_new
 
     # -- learning -----------------------------------------------------------------------------------------
 

@@ -39,7 +39,8 @@ from generators.screening.proposals import shard_seed
 EXCHANGE_NOISE = 0.02
 WIDER = 7
 """Hits of 180 calls for a high magnetization: in nine rounds 41 without, 49 with 5, 67 with 15 (one seed); in eighteen
-74 with 7, 77 with 15 (another); for a band gap, which the surrogate hardly knows, 77 with 15, 88 with 3."""
+74 with 7, 77 with 15 (another seed), which takes twice the time; for a band gap, which the surrogate hardly knows, 77
+with 15, 88 with 3."""
 LOOKED_AT = 150
 """Crystals that the judge's network is asked about before the judge is, for each of its calls."""
 

@@ -108,6 +108,8 @@ def _of_seed(name: str) -> OrbitBatch:
     """Crystals of a file, or the embedded exchanges or chosen draws that are stable by CHGNet."""
     if name in (EMBEDDED, CHOSEN):
         return stable_exchanges() if name == EMBEDDED else stable_chosen()
+    if not Path(name).exists():
+        raise ValueError(f"task.seed_structures={name}: no such file; give a file or folder, {EMBEDDED} or {CHOSEN}")
     return read_crystals(Path(name), Source(labels=False, workers=1, max_orbits=MAX_ORBITS))[0].batch
 
 

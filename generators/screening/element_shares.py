@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from functools import lru_cache
 
 import torch
@@ -24,6 +24,7 @@ def known_shares() -> dict[int, float]:
     return {z: n / len(formulas) for z, n in counts.items()}
 
 
+@lru_cache(maxsize=1)
 def radioactive_elements() -> frozenset[int]:
     """Elements without a stable isotope, but for Bi, Th and U, which are handled.
 
@@ -33,20 +34,33 @@ def radioactive_elements() -> frozenset[int]:
     return frozenset(e.Z for e in Element if e.is_radioactive and e.symbol not in ("Bi", "Th", "U"))
 
 
-def within_shares(score: Tensor, elements: Sequence[Collection[int]], most: float, n: int) -> list[int]:
-    """Rows by falling score, without those that would make an element occur in more than ``most`` times its share
-    among known compounds, of ``n`` rows.
+def within_shares(
+    score: Tensor,
+    elements: Sequence[Collection[int]],
+    most: float,
+    n: int,
+    kinds: Sequence[tuple[Sequence[Hashable], int]] = (),
+) -> list[int]:
+    """At most ``n`` rows by falling score, in which no element occurs in more than ``most`` times its share among known
+    compounds (`RARE` at least), and no kind more often than its limit. Fewer, if too few keep to the limits.
 
     Args:
         score: [N].
         elements: atomic numbers of each row, each once.
         most: times the share.
-        n: rows that the shares count in.
+        n: rows wanted; the elements' shares count in so many.
+        kinds: the kind of each row and how many rows of one there may be; several such limits hold at once.
     """
     shares, counts = known_shares(), Counter[int]()
-    kept = []
+    of_kind = [Counter[Hashable]() for _ in kinds]
+    kept: list[int] = []
     for row in torch.argsort(score, descending=True, stable=True).tolist():
-        if all(counts[z] < most * max(shares.get(z, 0.0), RARE) * n for z in elements[row]):
+        if len(kept) == n:
+            break
+        fine = all(counts[z] < most * max(shares.get(z, 0.0), RARE) * n for z in elements[row])
+        if fine and all(count[kind[row]] < limit for count, (kind, limit) in zip(of_kind, kinds, strict=True)):
             counts.update(elements[row])
+            for count, (kind, _) in zip(of_kind, kinds, strict=True):
+                count[kind[row]] += 1
             kept.append(row)
     return kept

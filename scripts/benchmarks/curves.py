@@ -11,7 +11,26 @@ from typing import Any
 import numpy as np
 
 from benchmarks.curve_figure import draw_curves
-from benchmarks.curve_ways import CHANCE, OURS, WAYS, Point, as_rows, best, families, point, sweep
+from benchmarks.curve_ways import (
+    CHANCE,
+    GENERATIONS,
+    GUIDANCE,
+    KEPT,
+    LEARNER_VETOES,
+    MARGINS,
+    OURS,
+    OWN_MARGINS,
+    STOPS,
+    TEMPERATURES,
+    VETOES,
+    WAYS,
+    Point,
+    as_rows,
+    best,
+    families,
+    point,
+    sweep,
+)  # fmt: skip
 from benchmarks.world_learners import trained
 from generators.wish import Wish
 from generators.worlds.open import open_world
@@ -38,7 +57,8 @@ def swept(
     """`sweep` of one learner; each way is kept in ``cache``, so that a stopped benchmark goes on."""
     found: dict[str, list[list[float]]] = {}
     for way in ways:
-        path = cache / f"curves-{world.name}-{labels or 'all'}-{seed}-{way}.json"
+        kind = f"{way}-{len(OWN_MARGINS)}" if way == "ours" else way
+        path = cache / f"curves-{world.name}-{labels or 'all'}-{seed}-{kind}.json"
         if not path.is_file():
             learner, _, _ = trained(world, labels, seed, cache)
             points = sweep(world, learner, wish, SAMPLES[world.name], SAMPLING_SEEDS, way)
@@ -95,8 +115,9 @@ gradient along its stopping step. A setting that needs more than 3 draws per sam
 "Same veto": the learner's samples dropped as raremat's are. "Screening" looks at every crystal of the space (the bound of an enumerable world).
 All ways share the surrogate of each training seed. Given is the best precision among a way's settings whose mean coverage reaches the level (so settings
 are picked by the truth, for all ways alike), with the standard deviation over all seeds.
-What was swept is kept in `--cache` and only read the next time: the seconds below are those of the last run (about 3 CPU minutes for each
-number of labels, without training)."""
+What was swept is kept in `--cache` and only read the next time: the seconds below are those of the last run (3 to 8 CPU minutes for each
+number of labels and training seed, without training). Settings: {len(GUIDANCE) * len(OWN_MARGINS) * len(VETOES)} of raremat, {len(GENERATIONS) * len(KEPT) * 2} of the
+genetic algorithm, {len(TEMPERATURES) * len(MARGINS)} of VAE and GAN ({len(TEMPERATURES) * len(MARGINS) * (len(LEARNER_VETOES) - 1)} with the veto), {len(STOPS)} of the policy gradient."""
 
 
 def _cell(x: Point | None) -> str:

@@ -145,7 +145,7 @@ def test_experiments_of_whole_crystals_choose_their_task() -> None:
     with initialize_config_module("generators.conf", version_base="1.3"):
         config = compose("generate", ["experiment=rounds"])
         exchanges = compose("generate", ["experiment=exchanges"])
-    assert (config.task.kind, config.screening.rounds, config.screening.guidance) == ("crystals", 9, 3.0)
+    assert (config.task.kind, config.screening.rounds, config.screening.guidance) == ("crystals", 18, 3.0)
     assert (exchanges.task.kind, exchanges.task.exchange, exchanges.task.within_groups) == ("crystals", 1, True)
     assert list(exchanges.task.seed_structures) == ["chosen"]
 

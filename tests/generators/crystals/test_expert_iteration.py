@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -34,20 +37,27 @@ def taught() -> tuple[CrystalDataModule, CrystalDiffusion]:
     return CrystalDataModule([source], [scale.name for scale in module.scales], batch_size=8), module
 
 
-def iteration(taught: tuple[CrystalDataModule, CrystalDiffusion], folder: Path, lines: list[str]) -> ExpertIteration:
+def iteration(
+    taught: tuple[CrystalDataModule, CrystalDiffusion], folder: Path, log: Callable[[str], object], draws: int = 30
+) -> ExpertIteration:
     data, module = taught
-    module.start_from(load_checkpoint(Path(shipped("crystal")), "crystal")[1])
+    module.start_from(load_checkpoint(shipped("crystal"), "crystal")[1])
     wish = Conditions.from_wish({"e_above_hull": Interval(None, 0.0)}, [scale.name for scale in module.scales], 1)
     settings = CrystalSamplerSettings(source=SOURCES.index("chosen"), steps=4)
-    draws = CrystalDraws(Path("of each round"), settings, CrystalTask(n_atoms=(1, 6)), wish, 0, templates=False)
-    return ExpertIteration(module, data, draws, SETTINGS, folder, lines.append)
+    drawn = CrystalDraws(shipped("crystal"), settings, CrystalTask(n_atoms=(1, 6)), wish, 0, templates=False)
+    return ExpertIteration(module, data, drawn, replace(SETTINGS, draws=draws), folder, log)
 
 
 def test_rounds_draw_judge_and_learn_and_a_killed_run_goes_on(
     taught: tuple[CrystalDataModule, CrystalDiffusion], tmp_path: Path
 ) -> None:
     lines: list[str] = []
-    whole = iteration(taught, tmp_path, lines)
+
+    def log(line: str) -> None:
+        lines.append(line)
+        (tmp_path / f"state-{len(lines)}.pt").write_bytes((tmp_path / "state.pt").read_bytes())
+
+    whole = iteration(taught, tmp_path, log)
     last = whole.run()
     assert len(lines) == SETTINGS.rounds
     first, second = whole.judged()
@@ -55,14 +65,23 @@ def test_rounds_draw_judge_and_learn_and_a_killed_run_goes_on(
     assert not set(first["crystal_key"]) & set(second["crystal_key"])
     at_start, learnt = (load_checkpoint(p, "crystal")[1] for p in (tmp_path / "model-00.pt", last))
     assert any(not torch.equal(at_start[name], learnt[name]) for name in at_start if name.startswith("denoiser."))
-
-    # Killed after the second round was judged: it is learnt from, not judged again.
-    state = torch.load(tmp_path / "state.pt", weights_only=True)
-    assert state["rounds"] == SETTINGS.rounds
-    (tmp_path / "state.pt").unlink()
     expected = last.read_bytes()
-    last.unlink()
-    again = iteration(taught, tmp_path, lines)
+
+    # Killed in the second round, after the choice: the first is not done again, nothing is drawn anew.
+    (tmp_path / "state-1.pt").replace(tmp_path / "state.pt")
+    for path in (last, tmp_path / "judged-01.parquet"):
+        path.unlink()
+    again = iteration(taught, tmp_path, lines.append)
     assert again.run().read_bytes() == expected
+    assert len(lines) == 3 and "drawn" not in lines[2] and "judged" in lines[2]
     for kept, read in zip((first, second), again.judged(), strict=True):
         pd.testing.assert_frame_equal(kept, read)
+
+    with pytest.raises(ValueError, match="holds a run with iteration.draws=30, now it is 31"):
+        iteration(taught, tmp_path, lines.append, draws=31)
+
+
+@pytest.mark.parametrize(("name", "value"), [("rounds", 0), ("own", 1.0), ("share", 0.0), ("device", "tpu")])
+def test_settings_that_cannot_work_are_named(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"{name}={value}"):
+        IterationSettings(**{name: value})

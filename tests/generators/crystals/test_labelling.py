@@ -5,20 +5,43 @@ from __future__ import annotations
 from importlib.resources import as_file, files
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pytest
+import torch
 
-from generators.crystals.labelling import write_drawn
+from data.cells import decode
+from data.exchanges import load_exchanges
+from data.frames import to_frame
+from generators.crystals.labelling import LABELS, compact, write_drawn
 
 
 def test_adding_keeps_rows_and_makers(tmp_path: Path) -> None:
     with as_file(files("data.tables") / "chosen.parquet") as path:
-        rows = pd.read_parquet(path).iloc[:30]
+        rows = pd.read_parquet(path).iloc[::-1000][:30]
     output = tmp_path / "drawn.parquet"
     write_drawn(rows.iloc[:10], output, "a test", "one\n  over two lines", add=False)
     write_drawn(rows.iloc[10:], output, "a test", "two", add=True)
     kept = pd.read_parquet(output)
-    assert kept["e_above_hull"].tolist() == rows["e_above_hull"].tolist()
-    assert kept["protostructure"].astype(str).tolist() == rows["protostructure"].astype(str).tolist()
+    assert kept["space_group"].is_monotonic_increasing
+    for name in ("e_above_hull", "protostructure"):
+        assert sorted(kept[name].astype(str)) == sorted(rows[name].astype(str))
     card = output.with_suffix(".md").read_text(encoding="utf-8")
     assert "- Drawn by one\n  over two lines\n- Drawn by two\n- Rows: 30;" in card
     assert card.count("- Made by a test") == 1
+
+
+def test_compact_tables_are_rounded_and_their_volume_comes_from_the_cell(tmp_path: Path) -> None:
+    crystals = load_exchanges().batch.select(torch.arange(20))
+    values = {name: np.full(20, 1.23456) for name in LABELS}
+    table = compact(to_frame(crystals).assign(parent="", **values))
+    assert "volume_per_atom" not in table
+    assert table["e_above_hull"].tolist() == pytest.approx([1.235] * 20)
+    assert table["magnetization_density"].tolist() == pytest.approx([1.2346] * 20)
+    path = tmp_path / "table.parquet"
+    table.to_parquet(path)
+    read = load_exchanges(path)
+    cells = decode(crystals)
+    assert sorted(read.properties["volume_per_atom"].tolist()) == pytest.approx(
+        sorted((cells.volume / cells.n_atoms).tolist()), rel=0.01
+    )

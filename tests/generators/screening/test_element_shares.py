@@ -29,4 +29,9 @@ def test_no_element_passes_its_limit_and_the_best_come_first() -> None:
     assert kept[:3] == [0, 1, 2]
     assert sum(8 in rows[i] for i in kept) == 3
     assert sum(61 in rows[i] for i in kept) == math.ceil(most * max(known_shares().get(61, 0), RARE) * n)
-    assert within_shares(score, rows, 1e6, n) == list(range(15))
+    assert within_shares(score, rows, 1e6, n) == list(range(10))
+
+
+def test_kinds_are_hard_limits_too() -> None:
+    kinds = ["a", "a", "a", "b", "b"], 2
+    assert within_shares(torch.arange(5).double(), [{8}] * 5, 1e6, 5, [kinds]) == [4, 3, 2, 1]
