@@ -15,6 +15,7 @@ from generators.oracles.hit_probability import log_inside
 from generators.oracles.hull import fractions_of_batch
 from generators.oracles.hull_tables import ENERGY
 from generators.oracles.judge import exact_bulk_modulus
+from generators.oracles.overcounted import overcounted
 from generators.screening.crystal_features import crystal_features
 from generators.shipped import load_crystal_surrogate
 
@@ -80,8 +81,12 @@ class LikelyHits:
         return bool(self.odds.intervals)
 
     def log_probability(self, table: pd.DataFrame) -> Tensor:
-        """[B] of a table of `generators.crystals.draws`."""
+        """[B] of a table of `generators.crystals.draws`.
+
+        Energies are taken for higher by what the judge may overcount (`generators.oracles.overcounted`).
+        """
         batch = from_frame(table)
-        return self.odds.log_probability(
-            batch, *self.model.predict(crystal_features(batch)), self.odds.hull_energy(batch)
-        )  # fmt: skip
+        mean, std = self.model.predict(crystal_features(batch))
+        if ENERGY in self.model.properties:
+            mean[:, self.model.properties.index(ENERGY)] += overcounted(batch)
+        return self.odds.log_probability(batch, mean, std, self.odds.hull_energy(batch))

@@ -15,6 +15,7 @@ from data.prototypes import Prototype, PrototypeLibrary
 from data.sources import Source, read_crystals
 from data.wyckoff import wyckoff_table
 from generators.crystals.task_schema import TaskConfig
+from generators.oracles.overcounted import DOUBTFUL, overcounted
 from generators.sampling.crystal_task import CRYSTAL_SYSTEMS, CrystalTask, reduced
 from generators.sampling.reachable import MAX_ATOMS, MAX_ORBITS
 from generators.wish import Wish, parse_elements
@@ -104,10 +105,16 @@ def _seeds(config: TaskConfig, library: PrototypeLibrary) -> OrbitBatch | None:
     return OrbitBatch.concatenate([_of_seed(name) for name in config.seed_structures])
 
 
+def chosen_seeds() -> OrbitBatch:
+    """The stable chosen draws, without those whose energy may be overcounted (`generators.oracles.overcounted`)."""
+    batch = stable_chosen()
+    return batch.select(overcounted(batch) <= DOUBTFUL)
+
+
 def _of_seed(name: str) -> OrbitBatch:
     """Crystals of a file, or the embedded exchanges or chosen draws that are stable by CHGNet."""
     if name in (EMBEDDED, CHOSEN):
-        return stable_exchanges() if name == EMBEDDED else stable_chosen()
+        return stable_exchanges() if name == EMBEDDED else chosen_seeds()
     if not Path(name).exists():
         raise ValueError(f"task.seed_structures={name}: no such file; give a file or folder, {EMBEDDED} or {CHOSEN}")
     return read_crystals(Path(name), Source(labels=False, workers=1, max_orbits=MAX_ORBITS))[0].batch

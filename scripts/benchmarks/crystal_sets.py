@@ -14,7 +14,7 @@ from pymatgen.core import Composition
 
 from data.dataset import CrystalDataset
 from data.decorations import load_decorations
-from data.exchanges import load_all_exchanges, load_draws, stable_chosen, stable_exchanges
+from data.exchanges import load_all_exchanges, load_draws, stable_exchanges
 from data.frames import from_frame
 from data.orbit_batch import OrbitBatch
 from data.sources import read_crystals
@@ -28,6 +28,7 @@ from generators.crystals.hit_odds import LikelyHits
 from generators.crystals.judging import CrystalJudge
 from generators.crystals.model import load_crystal_model
 from generators.crystals.task_schema import SOURCES
+from generators.crystals.tasks import chosen_seeds
 from generators.evaluation.evaluate import ENERGY, Reference
 from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import Hull, fractions_of
@@ -157,7 +158,7 @@ class CrystalBench:
     def sets(self) -> dict[str, tuple[Draw, int]]:
         """Label -> (draw, number of seeds)."""
         stable = self.wish(e_above_hull=(None, 0.0))
-        seeds, own, guided = stable_exchanges(), stable_chosen(), self.guided
+        seeds, own, guided = stable_exchanges(), chosen_seeds(), self.guided
         own = own.select(own.n_atoms <= LARGEST)
         small = (1, LARGEST)
         from_nothing = self.drawn(CrystalTask(n_atoms=small), guided, stable)
