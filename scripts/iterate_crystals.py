@@ -24,7 +24,7 @@ from generators.crystals.draws import CrystalDraws
 from generators.crystals.expert_iteration import LOW, ExpertIteration, IterationSettings
 from generators.crystals.judging import ABOVE
 from generators.crystals.labelling import compact, write_drawn
-from generators.crystals.task_schema import SOURCES
+from generators.crystals.task_schema import FOR_STABILITY, SOURCES
 from generators.manifest import file_hash
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask
@@ -45,8 +45,8 @@ def main() -> None:
     for field in fields(IterationSettings):
         value = getattr(usual, field.name)
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(value), default=value)
-    parser.add_argument("--guidance", type=float, default=6.0, help="of the draws")
-    parser.add_argument("--temperature", type=float, default=1.5, help="of the draws")
+    parser.add_argument("--guidance", type=float, default=FOR_STABILITY[0], help="of the draws")
+    parser.add_argument("--temperature", type=float, default=FOR_STABILITY[1], help="of the draws")
     arguments = parser.parse_args()
     try:
         iterate(arguments)

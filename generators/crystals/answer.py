@@ -15,7 +15,7 @@ from generators.crystals.generate import CrystalGeneration, CrystalRunSettings, 
 from generators.crystals.judging import ABOVE, CrystalJudge
 from generators.crystals.model import CrystalModel, load_crystal_model
 from generators.crystals.rounds import RoundSettings
-from generators.crystals.task_schema import SOURCES
+from generators.crystals.task_schema import FOR_STABILITY, FROM_NOTHING, ON_WHAT_IS_GIVEN, SOURCES
 from generators.crystals.tasks import crystal_task, describe_task
 from generators.export import write_candidates
 from generators.generate_settings import MAY_DIFFER
@@ -34,9 +34,6 @@ from generators.wish import Wish, parse_wish
 
 BEST = 5
 EXCHANGE = 0.5
-FOR_STABILITY, FROM_NOTHING, ON_WHAT_IS_GIVEN = (6.0, 1.5, "chosen"), (4.0, 0.9, "any"), (3.0, 0.5, "any")
-"""Guidance, temperature and which training data to resemble, that brought most stable, unique and novel crystals
-(docs/benchmarks.md): with no wish but for the energy above the hull and no composition, else, with seeds."""
 GPU_BATCH = 4096
 """Crystals in one evaluation on a graphics card."""
 

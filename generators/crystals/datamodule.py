@@ -38,7 +38,7 @@ class CrystalSource:
     share: float = 1.0
 
 
-class _Crystals(Dataset[Batch]):
+class CrystalRows(Dataset[Batch]):
     """Whole batches by index lists, padded no wider than they need."""
 
     def __init__(self, batch: OrbitBatch, labels: Tensor, source: Tensor) -> None:
@@ -124,7 +124,7 @@ class CrystalDataModule(pl.LightningDataModule):
         if batch_size < 1:
             raise ValueError(f"data.batch_size={batch_size}: must be at least 1")
         self.batch_size, self.tokens, self.seed = batch_size, 12 * batch_size, seed
-        parts: dict[str, list[_Crystals]] = {part: [] for part in PARTS}
+        parts: dict[str, list[CrystalRows]] = {part: [] for part in PARTS}
         shares = []
         for source in sources:
             dataset = source.dataset
@@ -135,7 +135,7 @@ class CrystalDataModule(pl.LightningDataModule):
             for part, rows in split_by(source.groups, fractions, seed).items():
                 kept = rows[small[rows]]
                 batch = dataset.batch.select(kept)
-                parts[part].append(_Crystals(batch, labels[kept], torch.full((len(kept),), source.number)))
+                parts[part].append(CrystalRows(batch, labels[kept], torch.full((len(kept),), source.number)))
                 if part == "train":
                     shares += [torch.full((len(kept),), source.share)]
         self.parts = {
@@ -146,19 +146,19 @@ class CrystalDataModule(pl.LightningDataModule):
             raise ValueError(f"data: the {empty[0]} part is empty, give more crystals")
         self.share = torch.cat(shares)
         self._ahead = ThreadPoolExecutor(1, "spelling")
-        self._spelled: dict[int, Future[tuple[Tensor, _Crystals]]] = {}
+        self._spelled: dict[int, Future[tuple[Tensor, CrystalRows]]] = {}
         self.rows = {part: torch.arange(len(rows)) for part, rows in self.parts.items()}
 
     def _place(self) -> tuple[int, int, int]:
         trainer = self.trainer
         return (0, 0, 1) if trainer is None else (trainer.current_epoch, trainer.global_rank, trainer.world_size)
 
-    def _spell(self, epoch: int) -> tuple[Tensor, _Crystals]:
+    def _spell(self, epoch: int) -> tuple[Tensor, CrystalRows]:
         """Crystals of an epoch, and all in new spellings: seconds, which the epoch before it hides."""
         part = self.parts["train"]
         generator = torch.Generator().manual_seed(self.seed * 100_003 + epoch)
         rows = (torch.rand(len(part), generator=generator) < self.share).nonzero().squeeze(-1)
-        return rows, _Crystals(respell(part.batch, generator), part.labels, part.source)
+        return rows, CrystalRows(respell(part.batch, generator), part.labels, part.source)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Drawn, spelled and shuffled anew in every epoch (the trainer reloads it)."""
@@ -188,8 +188,8 @@ class CrystalDataModule(pl.LightningDataModule):
         return self._in_order("test")
 
 
-def _joined(parts: Sequence[_Crystals]) -> _Crystals:
-    return _Crystals(
+def _joined(parts: Sequence[CrystalRows]) -> CrystalRows:
+    return CrystalRows(
         OrbitBatch.concatenate([part.batch for part in parts]),
         torch.cat([part.labels for part in parts]),
         torch.cat([part.source for part in parts]),

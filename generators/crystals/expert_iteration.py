@@ -27,7 +27,7 @@ from data.protostructure import crystal_key
 from data.respelling import respell
 from data.workers import start_worker
 from generators.checkpoints import save_checkpoint
-from generators.crystals.datamodule import CrystalDataModule, SizedBatches, trimmed
+from generators.crystals.datamodule import CrystalDataModule, CrystalRows, SizedBatches
 from generators.crystals.draws import CrystalDraws
 from generators.crystals.hit_odds import LikelyHits
 from generators.crystals.judging import ABOVE, CrystalJudge
@@ -303,16 +303,15 @@ class ExpertIteration:
         shares = [(recent, 0.5 if old else 1.0), (old, 0.5 if old else 0.0)]
         parts = [_some(self.base, round(crystals * (1 - settings.own)), generator)]
         for group, share in shares:
-            parts += [_some(p, round(crystals * settings.own * share / len(group)), generator) for p in group]
+            parts += [_some(p, max(round(crystals * settings.own * share / len(group)), 1), generator) for p in group]
         batch = respell(OrbitBatch.concatenate([part.batch for part in parts]), generator)
-        labels, source = torch.cat([p.labels for p in parts]), torch.cat([p.source for p in parts])
+        chosen = CrystalRows(batch, torch.cat([p.labels for p in parts]), torch.cat([p.source for p in parts]))
         sampler = SizedBatches(
             batch.n_orbits, torch.arange(len(batch)), 12 * settings.batch_size, settings.batch_size,
             settings.seed * 100_003 + number, True, 0, 1,
         )  # fmt: skip
-        for rows in list(sampler)[: settings.steps]:
-            index = torch.as_tensor(rows)
-            yield {"crystals": trimmed(batch.select(index)), "labels": labels[index], "source": source[index]}
+        for rows in sampler.batches[: settings.steps]:
+            yield chosen[rows.tolist()]
 
 
 def _some(part: _Learnt, n: int, generator: torch.Generator) -> _Learnt:

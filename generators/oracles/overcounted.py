@@ -17,6 +17,7 @@ from pymatgen.core import Element
 from torch import Tensor
 
 from data.orbit_batch import OrbitBatch
+from data.strain_scale import element_fractions
 from generators.element_features import N_STATES
 
 PER_ANION = {
@@ -48,12 +49,9 @@ def overcounted(batch: OrbitBatch) -> Tensor:
     """[B] eV/atom: the correction of those atoms of the most electronegative element that the others, all in their
     highest oxidation states, cannot reduce; 0 for elements, alloys and whatever can be charge-balanced."""
     highest, negativity, correction, charge = _tables()
-    weight = (batch.multiplicity * batch.mask).double()
-    count = torch.zeros(len(batch), N_STATES, dtype=torch.float64).scatter_add(1, batch.atomic_number, weight)
-    count[:, 0] = 0
-    anion = torch.where(count > 0, negativity, -1.0).argmax(1)
-    number = count.gather(1, anion[:, None]).squeeze(1)
-    given = (count * highest).sum(1) - number * highest[anion]
-    excess = (number - given / charge[anion].clamp(min=1)).clamp(min=0)
-    several = (count > 0).sum(1) > 1
-    return torch.where(several, correction[anion] * excess / count.sum(1), 0.0)
+    share = element_fractions(batch)
+    anion = torch.where(share > 0, negativity, -1.0).argmax(1)
+    own = share.gather(1, anion[:, None]).squeeze(1)
+    given = share @ highest - own * highest[anion]
+    excess = (own - given / charge[anion].clamp(min=1)).clamp(min=0)
+    return torch.where((share > 0).sum(1) > 1, correction[anion] * excess, 0.0)

@@ -52,12 +52,13 @@ def within_shares(
         kinds: the kind of each row and how many rows of one there may be; several such limits hold at once.
     """
     shares, counts = known_shares(), Counter[int]()
+    limit_of = {z: most * max(shares.get(z, 0.0), RARE) * n for row in elements for z in row}
     of_kind = [Counter[Hashable]() for _ in kinds]
     kept: list[int] = []
     for row in torch.argsort(score, descending=True, stable=True).tolist():
         if len(kept) == n:
             break
-        fine = all(counts[z] < most * max(shares.get(z, 0.0), RARE) * n for z in elements[row])
+        fine = all(counts[z] < limit_of[z] for z in elements[row])
         if fine and all(count[kind[row]] < limit for count, (kind, limit) in zip(of_kind, kinds, strict=True)):
             counts.update(elements[row])
             for count, (kind, _) in zip(of_kind, kinds, strict=True):

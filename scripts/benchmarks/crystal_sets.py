@@ -20,14 +20,13 @@ from data.orbit_batch import OrbitBatch
 from data.sources import read_crystals
 from data.splits import split_by
 from generators.conditioning import Conditions
-from generators.crystals.answer import FOR_STABILITY, ON_WHAT_IS_GIVEN
 from generators.crystals.build import groups_of
 from generators.crystals.draws import calculated_crystals, drawn_table, known_voters, templates_of
 from generators.crystals.generate import known_prototypes
 from generators.crystals.hit_odds import LikelyHits
 from generators.crystals.judging import CrystalJudge
 from generators.crystals.model import load_crystal_model
-from generators.crystals.task_schema import SOURCES
+from generators.crystals.task_schema import FOR_STABILITY, ON_WHAT_IS_GIVEN, SOURCES
 from generators.crystals.tasks import chosen_seeds
 from generators.evaluation.evaluate import ENERGY, Reference
 from generators.oracles.chgnet_potential import SCALE

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from data.orbit_batch import OrbitBatch
 from data.prototypes import prototype_library
-from generators.crystals.answer import FOR_STABILITY, FROM_NOTHING, GPU_BATCH, ON_WHAT_IS_GIVEN, sampler_settings
-from generators.crystals.task_schema import SOURCES
+from generators.crystals.answer import GPU_BATCH, sampler_settings
+from generators.crystals.task_schema import FOR_STABILITY, FROM_NOTHING, ON_WHAT_IS_GIVEN, SOURCES
 from generators.sampling.crystal_task import CrystalTask
 from generators.schema import GenerateConfig
 from generators.wish import Interval, Wish
