@@ -18,6 +18,8 @@ from data.orbit_batch import OrbitBatch
 PARENT, LABEL, VOLUME = "parent", "protostructure", "volume_per_atom"
 STABLE = 0.05
 """eV/atom above the embedded hull, of the crystals that serve as seeds of new ones."""
+ROUNDING = 1e-6
+"""Tables hold 32-bit numbers."""
 
 
 def load_exchanges(path: Path | None = None) -> CrystalDataset:
@@ -76,7 +78,7 @@ def stable_chosen() -> OrbitBatch:
 
 
 def _stable(dataset: CrystalDataset) -> OrbitBatch:
-    return dataset.batch.select((dataset.properties["e_above_hull"] <= STABLE).nonzero().squeeze(-1))
+    return dataset.batch.select((dataset.properties["e_above_hull"] <= STABLE + ROUNDING).nonzero().squeeze(-1))
 
 
 def load_draws(chosen: bool | None = None) -> CrystalDataset | None:

@@ -26,6 +26,14 @@ def label_matrix(dataset: CrystalDataset, names: Sequence[str]) -> Tensor:
     return torch.stack(columns, 1) if columns else torch.zeros(len(dataset), 0, dtype=torch.float64)
 
 
+def known_labels(dataset: CrystalDataset, names: Sequence[str]) -> Tensor:
+    """[B, P] labels, NaN where unknown, also for properties that the data set does not have."""
+    known = [name for name in names if name in dataset.properties]
+    labels = torch.full((len(dataset), len(names)), torch.nan, dtype=torch.float64)
+    labels[:, [names.index(name) for name in known]] = label_matrix(dataset, known)
+    return labels
+
+
 class _Rows(Dataset[Batch]):
     """Whole batches by index lists: no work per crystal."""
 

@@ -23,6 +23,7 @@ from generators.crystals.module import CrystalDiffusion
 from generators.crystals.task_schema import SOURCES
 from generators.denoiser.crystal_denoiser import CrystalDenoiserConfig
 from generators.oracles.hull_tables import FAR_BELOW
+from generators.oracles.overcounted import raised
 from generators.schedule import OptimizerConfig
 from generators.schema import TrainConfig
 
@@ -104,8 +105,9 @@ def build_crystals(config: TrainConfig) -> tuple[CrystalDataModule, CrystalDiffu
 
 
 def _plausible(dataset: CrystalDataset) -> CrystalDataset:
-    """Without what the judge puts so far below the hull that it must be wrong: a model would learn to make such."""
-    return dataset.select((dataset.properties["e_above_hull"] >= FAR_BELOW).nonzero().squeeze(-1))
+    """Without what the judge puts so far below the hull that it must be wrong, and with energies higher by what it may
+    overcount for anions (`generators.oracles.overcounted`): a model would learn to make such."""
+    return raised(dataset.select((dataset.properties["e_above_hull"] >= FAR_BELOW).nonzero().squeeze(-1)))
 
 
 def groups_of(dataset: CrystalDataset) -> list[str]:

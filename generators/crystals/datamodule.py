@@ -16,7 +16,7 @@ from data.dataset import CrystalDataset
 from data.orbit_batch import OrbitBatch
 from data.respelling import respell
 from data.splits import PARTS, split_by
-from generators.datamodule import label_matrix
+from generators.datamodule import known_labels
 
 Batch = dict[str, Any]
 
@@ -128,9 +128,7 @@ class CrystalDataModule(pl.LightningDataModule):
         shares = []
         for source in sources:
             dataset = source.dataset
-            known = [name for name in properties if name in dataset.properties]
-            labels = torch.full((len(dataset), len(properties)), torch.nan, dtype=torch.float64)
-            labels[:, [properties.index(name) for name in known]] = label_matrix(dataset, known)
+            labels = known_labels(dataset, properties)
             small = dataset.batch.n_orbits <= max_orbits
             for part, rows in split_by(source.groups, fractions, seed).items():
                 kept = rows[small[rows]]

@@ -21,6 +21,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from data.dataset import CrystalDataset
 from data.frames import from_frame
 from data.orbit_batch import OrbitBatch
 from data.protostructure import crystal_key
@@ -34,9 +35,11 @@ from generators.crystals.judging import ABOVE, CrystalJudge
 from generators.crystals.labelling import LABELS, labelled
 from generators.crystals.module import CrystalDiffusion
 from generators.crystals.task_schema import SOURCES
+from generators.datamodule import known_labels
 from generators.judging import JudgeWorkers, write_parquet
 from generators.manifest import claim_folder
 from generators.oracles.judge import JudgeSettings
+from generators.oracles.overcounted import raised
 from generators.sampling.crystals import CrystalSampler
 from generators.schedule import move_average
 from generators.screening.crystal_funnel import KnownCrystals, screen_crystals
@@ -195,10 +198,9 @@ class ExpertIteration:
         """What was judged in a round is learnt from now on, and what was chosen is not new any more."""
         judged = pd.read_parquet(self._judged(number))
         batch = from_frame(judged)
-        labels = torch.full((len(batch), len(self.names)), torch.nan, dtype=torch.float64)
-        for i, name in enumerate(self.names):
-            if name in LABELS:
-                labels[:, i] = torch.from_numpy(judged[name].to_numpy(dtype=np.float64, copy=True))
+        properties = {name: torch.from_numpy(judged[name].to_numpy(dtype=np.float64, copy=True)) for name in LABELS}
+        unnamed = ("",) * len(batch)
+        labels = known_labels(raised(CrystalDataset(batch, properties, unnamed, unnamed)), self.names)
         source = torch.full((len(batch),), SOURCES.index("chosen"))
         self.own.append(_Learnt(batch, labels, source, torch.ones(len(batch))))
         self.known.add(pd.read_parquet(self._chosen(number), columns=["crystal_key"])["crystal_key"])

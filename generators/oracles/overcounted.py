@@ -16,9 +16,11 @@ import torch
 from pymatgen.core import Element
 from torch import Tensor
 
+from data.dataset import CrystalDataset
 from data.orbit_batch import OrbitBatch
 from data.strain_scale import element_fractions
 from generators.element_features import N_STATES
+from generators.oracles.hull_tables import ENERGY
 
 PER_ANION = {
     "O": (0.687, 2), "S": (0.503, 2), "F": (0.462, 1), "Cl": (0.614, 1), "Br": (0.534, 1), "I": (0.379, 1),
@@ -55,3 +57,14 @@ def overcounted(batch: OrbitBatch) -> Tensor:
     given = share @ highest - own * highest[anion]
     excess = (own - given / charge[anion].clamp(min=1)).clamp(min=0)
     return torch.where((share > 0).sum(1) > 1, correction[anion] * excess, 0.0)
+
+
+def raised(dataset: CrystalDataset) -> CrystalDataset:
+    """Judged hypothetical crystals with their energies higher by what may be overcounted: for a model that learns from
+    them, so that doubtful ones do not show it what is stable."""
+    more = overcounted(dataset.batch)
+    properties = {
+        name: values + more if name in (ENERGY, "e_above_hull") else values
+        for name, values in dataset.properties.items()
+    }
+    return CrystalDataset(dataset.batch, properties, dataset.prototype, dataset.ids)

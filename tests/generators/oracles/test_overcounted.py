@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from data.dataset import CrystalDataset
 from data.orbit_batch import OrbitBatch
-from generators.oracles.overcounted import overcounted
+from generators.oracles.overcounted import overcounted, raised
 
 
 def in_p1(*atomic_numbers: int) -> OrbitBatch:
@@ -33,3 +34,11 @@ def in_p1(*atomic_numbers: int) -> OrbitBatch:
 )
 def test_what_cannot_be_reduced_is_overcounted(atoms: tuple[int, ...], expected: float) -> None:
     assert float(overcounted(in_p1(*atoms))[0]) == pytest.approx(expected, abs=1e-9)
+
+
+def test_energies_are_raised_and_nothing_else() -> None:
+    batch = OrbitBatch.concatenate([in_p1(50, *[52] * 9), in_p1(11, 17)])
+    given = {name: torch.full((2,), -0.25, dtype=torch.float64) for name in ("e_above_hull", "bulk_modulus")}
+    found = raised(CrystalDataset(batch, given, ("", ""), ("a", "b"))).properties
+    assert found["e_above_hull"].tolist() == pytest.approx([-0.25 + 0.422 * 0.7, -0.25])
+    assert found["bulk_modulus"].tolist() == [-0.25, -0.25]
