@@ -103,10 +103,14 @@ def iterate(arguments: argparse.Namespace) -> None:
         f"""`scripts/iterate_crystals.py`: crystals of at most {LARGEST} atoms that a model drew under the wish for
   an energy above the hull of at most 0, round by round; the embedded surrogate chose those likeliest to lie at most
   {LOW:g} eV/atom above the hull of the known compounds; none known, exchanged, decorated, drawn or repeated.""",
-        f"a model of SHA-256 {file_hash(arguments.generator)[:16]} and its successors, in {settings.rounds} rounds "
+        f"a model of SHA-256 {file_hash(arguments.generator)[:16]} and its successors, {_rounds(settings.rounds)} "
         f"of {settings.draws:,} draws (guidance {g:g}, temperature {t:g}, seed {settings.seed}): {len(judged):,}",
         table.exists(),
     )  # fmt: skip
+
+
+def _rounds(n: int) -> str:
+    return "in one round" if n == 1 else f"in {n} rounds"
 
 
 if __name__ == "__main__":

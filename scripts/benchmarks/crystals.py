@@ -23,6 +23,7 @@ from data.dataset import CrystalDataset
 from data.exchanges import STABLE as SEEDS_ABOVE
 from data.exchanges import load_predicted
 from data.orbit_batch import OrbitBatch
+from data.protostructure import crystal_key
 from generators.evaluation.evaluate import ENERGY, STABLE, Evaluation, Protocol, Reference, density, evaluate
 from generators.evaluation.metrics import distances
 from generators.evaluation.samples import Samples
@@ -32,6 +33,7 @@ from generators.oracles.hull import fractions_of
 from generators.oracles.hull_tables import FAR_BELOW, chgnet_hull, known_hull
 from generators.oracles.judge import JudgeSettings
 from generators.oracles.overcounted import DOUBTFUL, overcounted
+from generators.screening.crystal_funnel import KnownCrystals
 from generators.shipped import CRYSTAL_SURROGATE, shipped
 
 N = 400
@@ -40,10 +42,21 @@ FAR = 0.7
 METASTABLE = 0.1
 
 
+def new_keys(batch: OrbitBatch, known: KnownCrystals) -> np.ndarray:
+    """[B] bool: the crystal key is not known, and is not that of an earlier one: what `raremat-generate` may judge."""
+    seen: set[str] = set()
+    new = []
+    for crystal in batch.to_crystals():
+        key = crystal_key(crystal)
+        new.append(key not in seen and not known.reason(key, crystal.space_group, crystal.atomic_numbers))
+        seen.add(key)
+    return np.array(new)
+
+
 def _figures(
-    batch: OrbitBatch, result: Evaluation, pairs: set[tuple[str, int]], held_out: Reference
+    batch: OrbitBatch, result: Evaluation, pairs: set[tuple[str, int]], held_out: Reference, first: np.ndarray
 ) -> dict[str, float]:
-    """Shares of all samples; Å; distances to the held-out known crystals."""
+    """Shares of all samples; Å; distances to the held-out known crystals. ``first``: of `new_keys`."""
     table = result.table
     fractions, energy = fractions_of(table["formula"]), table[ENERGY].to_numpy(np.float64)
     known, embedded = (hull.e_above_hull(fractions, energy, SCALE) for hull in (known_hull(), chgnet_hull()))
@@ -66,6 +79,7 @@ def _figures(
         "sun_strict": float(strict.mean()),
         "sun_sure": float((sun & sure).mean()),
         "sun_strict_sure": float((strict & sure).mean()),
+        "sun_of_new_keys": float(sun[first].mean()) if first.any() else float("nan"),
         "sun_known_hull": float((good & (known <= METASTABLE)).mean()),
         "sun_embedded_hull": float((good & (embedded <= METASTABLE)).mean()),
         "sun_far_apart": float(sun[ratio > FAR].mean()),
@@ -97,7 +111,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     bench = CrystalBench(arguments.structures, arguments.model)
     pairs = known_pairs(bench.known, arguments.data)
     sets: dict[str, tuple[Callable[[int, int], OrbitBatch], int]] = bench.sets()
-    hull = published_hull(arguments.data)
+    hull, known = published_hull(arguments.data), KnownCrystals(bench.known)
     rows: list[dict[str, Any]] = []
     weights = (Path(arguments.model or shipped("crystal")), shipped(CRYSTAL_SURROGATE))
     made_of = hashlib.sha256(b"".join([hull.energy.tobytes(), *(path.read_bytes() for path in weights)])).hexdigest()
@@ -119,7 +133,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
                     Samples(dataset, ()), Protocol(relaxed_symprec=0.1), bench.reference, hull, judge,
                     Path(name) / f"{label}-{seed}",
                 )  # fmt: skip
-                one = _figures(batch, result, pairs, bench.held_out)
+                one = _figures(batch, result, pairs, bench.held_out, new_keys(batch, known))
                 rows.append({"set": label, "seed": seed, "cpu_seconds_per_1000": 1000 * seconds / N, **one})
                 file.write_text(json.dumps(rows[-1]), encoding="utf-8")
                 print(rows[-1], flush=True)
@@ -133,6 +147,7 @@ SHOWN = {
     "sun_strict": "strict",
     "sun_sure": "not doubtful",
     "sun_strict_sure": "strict, not doubtful",
+    "sun_of_new_keys": "of new keys",
     "sun_known_hull": "known hull",
     "sun_embedded_hull": "embedded hull",
     "sun_far_apart": "of those far apart",
@@ -178,6 +193,7 @@ be stable, as `raremat-generate` does before it asks the judge.
 
 Not doubtful: S.U.N. without crystals for which CHGNet, taught with the Materials Project's corrections, may count more than {DOUBTFUL} eV/atom for anions that the other
 elements cannot reduce (`generators.oracles.overcounted`; of such a second potential confirms 27 to 62 %, of others 88 %).
+Of new keys: S.U.N. among the samples whose crystal key is neither known nor repeated, which is all that `raremat-generate` ever hands to the judge.
 Metastable: at most {METASTABLE} eV/atom above the hull; strict: at most {STABLE * 1000:.0f} meV/atom; far below: more than {-FAR_BELOW:g} eV/atom below it. The hull is the
 lower envelope of CHGNet's energies of the known compounds and the published ones of the Materials Project's hull; known hull: what is embedded of it (known
 compounds, and known formulas with predicted structures); embedded hull: hypothetical compounds on it too. Unique and novel by pymatgen's
