@@ -24,7 +24,6 @@ from torch import Tensor
 from data.dataset import CrystalDataset
 from data.frames import from_frame
 from data.orbit_batch import OrbitBatch
-from data.protostructure import crystal_key
 from data.respelling import respell
 from data.workers import start_worker
 from generators.checkpoints import save_checkpoint
@@ -52,6 +51,7 @@ RECENT = 3
 """Rounds whose crystals make up half of what is learnt of own draws."""
 MAY_DIFFER = ("iteration.draw_workers", "iteration.judge_workers", "iteration.device", "draws.batch_size")
 _STATE = "state.pt"
+IDENTITY = ("crystal_key", "space_group", "atomic_numbers")
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,8 @@ class ExpertIteration:
         labels = known_labels(raised(CrystalDataset(batch, properties, unnamed, unnamed)), self.names)
         source = torch.full((len(batch),), SOURCES.index("chosen"))
         self.own.append(_Learnt(batch, labels, source, torch.ones(len(batch))))
-        self.known.add(pd.read_parquet(self._chosen(number), columns=["crystal_key"])["crystal_key"])
+        for file in (self._chosen(number), self._judged(number)):
+            self.known.add(pd.read_parquet(file, columns=["crystal_key"])["crystal_key"])
         return judged
 
     # -- one round ----------------------------------------------------------------------------------------
@@ -224,8 +225,9 @@ class ExpertIteration:
             frame = judge.judge(
                 _largest_first(from_frame(chosen)), self.folder / "judge", f"round-{number:02d}", settings.judge_shard
             )
-            good, reasons = labelled(frame.assign(crystal_key=_keys(frame)))
-            write_parquet(good.drop_duplicates("crystal_key"), self._judged(number))
+            good, reasons = labelled(frame)
+            unknown = [not self.known.reason(*row) for row in zip(*(good[n] for n in IDENTITY), strict=True)]
+            write_parquet(good.loc[unknown], self._judged(number))
             told += f" {len(chosen):,} judged in {time.monotonic() - start:.0f} s, left out: {reasons or 'none'};"
         above, start = self._take(number)[ABOVE], time.monotonic()
         loss = self._learn(number)
@@ -328,10 +330,6 @@ def _on(batch: dict[str, Any], device: str) -> dict[str, Any]:
 def _largest_first(batch: OrbitBatch) -> OrbitBatch:
     """Alike in size together, and the longest jobs first."""
     return OrbitBatch.from_crystals(batch.select(torch.argsort(-batch.n_atoms, stable=True)).to_crystals())
-
-
-def _keys(frame: pd.DataFrame) -> list[str]:
-    return [crystal_key(crystal) for crystal in from_frame(frame).to_crystals()]
 
 
 _sampler: tuple[Path, CrystalSampler] | None = None

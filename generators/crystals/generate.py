@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tqdm import tqdm
 from data.dataset import CrystalDataset
 from data.frames import from_frame
 from data.prototypes import prototype_library
+from generators.crystals.as_relaxed import NOT_NEW, RELAXED_KEY, as_relaxed
 from generators.crystals.draws import CrystalDraws, draw_shards, read_shards, write_samples
 from generators.crystals.hit_odds import LikelyHits
 from generators.crystals.judging import METASTABLE, CrystalJudge
@@ -78,6 +79,11 @@ class CrystalGeneration:
         self.draws, self.wish, self.task_text, self.spread = draws, wish, task_text, spread
         self.settings, self.folder, self.own, self.judge = settings, folder, own, judge
 
+    @cached_property
+    def known(self) -> KnownCrystals:
+        """What is not new."""
+        return KnownCrystals(self.own)
+
     def run(self) -> Answer:
         """Everything; a second call in the same folder only reads what is there."""
         start = time.perf_counter()
@@ -103,7 +109,7 @@ class CrystalGeneration:
         likely = LikelyHits(self.judge) if settings.likely else None
         screened = screen_crystals(
             tqdm(read_shards(paths), total=len(paths), unit="shard", desc="screen", mininterval=1.0),
-            KnownCrystals(self.own),
+            self.known,
             known_prototypes(),
             settings.judge_calls or settings.top,
             settings.keep_known,
@@ -121,7 +127,7 @@ class CrystalGeneration:
         settings = self.settings
         assert settings.rounds is not None
         rounds = Rounds(
-            self.draws, self.judge, KnownCrystals(self.own), known_prototypes(), partial(labelled_crystals, self.own),
+            self.draws, self.judge, self.known, known_prototypes(), partial(labelled_crystals, self.own),
             settings.rounds, self.folder, settings.keep_known, settings.geometries,
         )  # fmt: skip
         return rounds.run(settings.n, settings.judge_calls)
@@ -139,18 +145,22 @@ class CrystalGeneration:
         valid = judged["valid"].to_numpy()
         failed = judged[~valid]
         rejected = [_rejected(failed, "judge", failed["reason"].tolist())]
-        good = judged[valid]
+        good = as_relaxed(judged[valid], self.known)
+        repeats = (good[NOT_NEW] != "").to_numpy() & (not self.settings.keep_known)
+        rejected.append(_rejected(good[repeats], "relaxed", good[NOT_NEW][repeats].tolist()))
+        relaxed = StageCount("relaxed", len(good), int((~repeats).sum()), _counts(good[NOT_NEW][repeats]))
+        good = good[~repeats]
         inside = depth(good, self.judge.measured, self.spread)
         above = good["e_above_hull"].to_numpy(dtype=float)
         good = good.iloc[np.lexsort((above, -inside, ~good["hit"].to_numpy()))]
-        worse = good["crystal_key"].duplicated().to_numpy()
+        worse = good[RELAXED_KEY].duplicated().to_numpy()
         rejected.append(_rejected(good[worse], "geometry", [BEST_GEOMETRY] * int(worse.sum())))
-        table = good[~worse].reset_index(drop=True)
+        table = good[~worse].drop(columns=[NOT_NEW, RELAXED_KEY]).reset_index(drop=True)
         missed = int((~table["hit"]).sum())
-        judge_reasons = dict(failed["reason"].value_counts())
         counts = (
             *counts,
-            StageCount("judge", len(judged), len(good), {str(k): int(v) for k, v in judge_reasons.items()}),
+            StageCount("judge", len(judged), relaxed.n_in, _counts(failed["reason"])),
+            relaxed,
             StageCount("geometry", len(good), len(table), {BEST_GEOMETRY: int(worse.sum())} if worse.any() else {}),
             StageCount("wish", len(table), len(table) - missed, {"outside the wish": missed} if missed else {}),
         )
@@ -162,7 +172,8 @@ class CrystalGeneration:
         names = {p.label: p.name for p in reversed(list(prototype_library()))}
         table.insert(0, "rank", np.arange(1, len(table) + 1))
         table["prototype"] = [names.get(label, "") for label in table["protostructure"]]
-        table["new_prototype"] = ~table["protostructure"].isin(known_prototypes())
+        as_last_seen = "protostructure_relaxed" if "protostructure_relaxed" in table else "protostructure"
+        table["new_prototype"] = ~table[as_last_seen].isin(known_prototypes())
         table["charge_balanced"] = [charge_balanced(c.atomic_numbers, c.multiplicities) for c in crystals]
         if "e_above_hull" in table and batch is not None:
             parts = self.judge.hull.decomposition(fractions_of_batch(batch))
@@ -198,6 +209,7 @@ class CrystalGeneration:
                 "judge_calls": calls,
                 "hits": hits,
                 "hits_per_call": hits / calls,
+                "new_hits": int((table["hit"] & table["novel"]).sum()),
                 "proposals": screened.counts[0].n_in,
                 "metastable": int((judged["valid"] & (above <= METASTABLE)).sum()),
                 "stable": int((judged["valid"] & (above <= 0)).sum()),
@@ -232,6 +244,10 @@ def known_prototypes() -> frozenset[str]:
     return frozenset(reference_compounds()["protostructure"]) | {p.label for p in prototype_library()}
 
 
+def _counts(reasons: pd.Series) -> dict[str, int]:
+    return {str(reason): int(n) for reason, n in reasons.value_counts().items()}
+
+
 def _rejected(table: pd.DataFrame, stage: str, reasons: list[str]) -> pd.DataFrame:
     names = table["id"].tolist(), table["protostructure"].tolist(), table["formula"].tolist()
     columns = {"stage": [stage] * len(table), "reason": reasons}
@@ -253,8 +269,8 @@ def describe_crystals(answer: Answer) -> str:
         row = summary["raremat"]
         expected = f", {row['expected_hits']:.0f} expected by the surrogate" if "expected_hits" in row else ""
         lines.append(
-            f"judge calls {row['judge_calls']}, hits {row['hits']} ({row['hits_per_call']:.1%}{expected}): "
-            f"{summary['hit_means']}"
+            f"judge calls {row['judge_calls']}, hits {row['hits']} ({row['hits_per_call']:.1%}{expected}), "
+            f"{row['new_hits']} of them distinct and new when relaxed: {summary['hit_means']}"
         )
         lines.append(f"above the hull: {row['metastable']} at most {METASTABLE:g}, {row['stable']} at most 0 eV/atom")
     for row in summary.get("rounds", ()):

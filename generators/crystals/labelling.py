@@ -11,12 +11,14 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from data.frames import CRYSTAL_COLUMNS, to_frame
+from data.full_symmetry import in_full_symmetry
 from data.orbit_batch import OrbitBatch
-from data.protostructure import labels_of
+from data.protostructure import crystal_key, labels_of
 from generators.judging import JudgeWorkers, judged_batch, write_parquet
 from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import fractions_of_batch
-from generators.oracles.hull_tables import ENERGY, FAR_BELOW, LOWEST, chgnet_hull
+from generators.oracles.hull_tables import ENERGY, FAR_BELOW, LOWEST, chgnet_hull, reference_compounds
 from generators.oracles.judge import JudgeSettings, elemental_references, formation_energy
 
 LABELS = (ENERGY, "volume_per_atom", "magnetization_density", "bulk_modulus", "e_above_hull")
@@ -33,7 +35,8 @@ def labelled(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
         frame: of `generators.judging.Workers.judge`, more columns allowed.
 
     Returns:
-        The rows that are valid, and how many others there were for which reason.
+        The rows that are valid, each crystal in all the symmetry that it has (`data.full_symmetry`), with its
+        ``crystal_key``, none of them a known compound or there twice; and how many others there were for which reason.
     """
     relaxed = judged_batch(frame)
     energy = torch.from_numpy(frame["energy_per_atom"].to_numpy(copy=True))
@@ -50,7 +53,23 @@ def labelled(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
     plausible = above >= FAR_BELOW
     if not plausible.all():
         reasons["far below the hull"] = int((~plausible).sum())
-    return good.assign(e_above_hull=above)[plausible], dict(reasons)
+    good = _in_full_symmetry(good.assign(e_above_hull=above)[plausible])
+    known = good["crystal_key"].isin(reference_compounds()["crystal_key"])
+    lowest = good[~known].sort_values(ENERGY, kind="stable").drop_duplicates("crystal_key").sort_index()
+    reasons += {
+        "relaxed to a known compound": int(known.sum()),
+        "relaxed to one of the others": int((~known).sum()) - len(lowest),
+    }
+    return lowest, dict(+reasons)
+
+
+def _in_full_symmetry(frame: pd.DataFrame) -> pd.DataFrame:
+    batch = in_full_symmetry(judged_batch(frame))
+    crystals = to_frame(batch).set_index(frame.index)
+    return frame.assign(
+        **{name: crystals[name] for name in CRYSTAL_COLUMNS},
+        crystal_key=[crystal_key(crystal) for crystal in batch.to_crystals()],
+    )
 
 
 def relaxed_by_judge(batch: OrbitBatch, folder: Path, workers: int) -> pd.DataFrame:

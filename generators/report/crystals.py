@@ -98,6 +98,7 @@ def _figures_of_the_run(answer: Answer) -> str:
         rows += [
             ("judge calls", f"{one['judge_calls']:,}"),
             (f"hits ({summary['hit_means']})", f"{one['hits']:,}"),
+            ("of them distinct and new when relaxed", f"{one['new_hits']:,}"),
             ("hits per call, 95 %", f"{one['hits_per_call']:.3f} ({low:.3f}–{high:.3f})"),
             ("at most 0.1 eV/atom above the hull", f"{one['metastable']:,}"),
             ("on or below the hull", f"{one['stable']:,}"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -178,6 +179,18 @@ WAYS: dict[str, Callable[..., Iterator[Samples]]] = {
     "chance": _chance,
     "bound": _bound,
 }
+_KNOBS = {
+    "ours": (GUIDANCE, OWN_MARGINS, VETOES),
+    "learners": (TEMPERATURES, MARGINS, STOPS, LEARNER_VETOES),
+    "genetic": (GENERATIONS, KEPT),
+    "chance": (),
+    "bound": VETOES[1:],
+}
+
+
+def knobs(way: str) -> str:
+    """A short name of all settings of one of `WAYS`: what was swept with others is not the same sweep."""
+    return hashlib.sha256(repr((MOST, _KNOBS[way])).encode()).hexdigest()[:8]
 
 
 def best(points: Sequence[Point], family: str, coverage: float) -> Point | None:

@@ -28,6 +28,7 @@ from benchmarks.curve_ways import (
     as_rows,
     best,
     families,
+    knobs,
     point,
     sweep,
 )  # fmt: skip
@@ -57,8 +58,7 @@ def swept(
     """`sweep` of one learner; each way is kept in ``cache``, so that a stopped benchmark goes on."""
     found: dict[str, list[list[float]]] = {}
     for way in ways:
-        kind = f"{way}-{len(OWN_MARGINS)}" if way == "ours" else way
-        path = cache / f"curves-{world.name}-{labels or 'all'}-{seed}-{kind}.json"
+        path = cache / f"curves-{world.name}-{labels or 'all'}-{seed}-{way}-{knobs(way)}.json"
         if not path.is_file():
             learner, _, _ = trained(world, labels, seed, cache)
             points = sweep(world, learner, wish, SAMPLES[world.name], SAMPLING_SEEDS, way)

@@ -114,7 +114,8 @@ def test_candidates_are_judged_ranked_and_written(
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["raremat"]["judge_calls"] == 4 and summary["raremat"]["hits"] >= int(table["hit"].sum())
     assert summary["raremat"]["expected_hits"] == pytest.approx(table["hit_probability"].sum(), abs=1)
-    assert "expected by the surrogate" in text
+    assert summary["raremat"]["new_hits"] == int((table["hit"] & table["novel"]).sum())
+    assert "expected by the surrogate), " in text and "of them distinct and new when relaxed" in text
     drawn = sorted(pd.read_parquet(folder / "samples.parquet")["id"])
     first = run(
         monkeypatch, tmp_path, "run=first", "screening.choose=first", *(a for a in arguments if a != "run=judged")
@@ -126,7 +127,16 @@ def test_candidates_are_judged_ranked_and_written(
     assert table["hit"].is_monotonic_decreasing and table["crystal_key"].is_unique
     assert (table["e_above_hull"] >= table["e_above_known_hull"] - 1e-6).all()
     funnel = summary["funnel"]
-    assert [s["stage"] for s in funnel] == ["distances", "unique", "novel", "chosen", "judge", "geometry", "wish"]
+    assert [s["stage"] for s in funnel] == [
+        "distances",
+        "unique",
+        "novel",
+        "chosen",
+        "judge",
+        "relaxed",
+        "geometry",
+        "wish",
+    ]
     assert all(s["in"] - s["out"] == sum(s["reasons"].values()) for s in funnel)
     files = sorted((folder / "structures").glob("*.cif"))
     assert len(files) == len(table)
