@@ -24,13 +24,13 @@ from generators.crystals.draws import CrystalDraws
 from generators.crystals.expert_iteration import LOW, ExpertIteration, IterationSettings
 from generators.crystals.judging import ABOVE
 from generators.crystals.labelling import compact, write_drawn
-from generators.crystals.task_schema import FOR_STABILITY, SOURCES
+from generators.crystals.task_schema import SOURCES
+from generators.crystals.usual import FOR_STABILITY, NEAR_HULL
 from generators.manifest import file_hash
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask
 from generators.schema import DataConfig, ModelConfig, TrainConfig
 from generators.screening.element_shares import radioactive_elements
-from generators.wish import Interval
 
 LARGEST = 20
 
@@ -45,8 +45,8 @@ def main() -> None:
     for field in fields(IterationSettings):
         value = getattr(usual, field.name)
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(value), default=value)
-    parser.add_argument("--guidance", type=float, default=FOR_STABILITY[0], help="of the draws")
-    parser.add_argument("--temperature", type=float, default=FOR_STABILITY[1], help="of the draws")
+    parser.add_argument("--guidance", type=float, default=FOR_STABILITY.guidance, help="of the draws")
+    parser.add_argument("--temperature", type=float, default=FOR_STABILITY.temperature, help="of the draws")
     arguments = parser.parse_args()
     try:
         iterate(arguments)
@@ -85,7 +85,7 @@ def iterate(arguments: argparse.Namespace) -> None:
         CrystalTask(
             n_atoms=(1, LARGEST), allowed_elements=frozenset(module.known_elements) - radioactive_elements()
         ),
-        Conditions.from_wish({ABOVE: Interval(None, 0.0)}, [scale.name for scale in module.scales], 1),
+        Conditions.from_wish({ABOVE: NEAR_HULL}, [scale.name for scale in module.scales], 1),
         settings.seed,
     )  # fmt: skip
     iteration = ExpertIteration(module, data, draws, settings, arguments.output, lambda line: print(line, flush=True))
@@ -100,8 +100,8 @@ def iterate(arguments: argparse.Namespace) -> None:
         return
     write_drawn(
         compact(judged), table,
-        f"""`scripts/iterate_crystals.py`: crystals of at most {LARGEST} atoms that a model drew under the wish for
-  an energy above the hull of at most 0, round by round; the embedded surrogate chose those likeliest to lie at most
+        f"""`scripts/iterate_crystals.py`: crystals of at most {LARGEST} atoms that a model drew under the wish to
+  be stable, round by round; the embedded surrogate chose those likeliest to lie at most
   {LOW:g} eV/atom above the hull of the known compounds; none known, exchanged, decorated, drawn or repeated.""",
         f"a model of SHA-256 {file_hash(arguments.generator)[:16]} and its successors, {_rounds(settings.rounds)} "
         f"of {settings.draws:,} draws (guidance {g:g}, temperature {t:g}, seed {settings.seed}): {len(judged):,}",

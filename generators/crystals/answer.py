@@ -12,11 +12,12 @@ from data.sources import read_crystals
 from generators.conditioning import Conditions
 from generators.crystals.draws import CrystalDraws, drawing_device
 from generators.crystals.generate import CrystalGeneration, CrystalRunSettings, describe_crystals
-from generators.crystals.judging import ABOVE, CrystalJudge
+from generators.crystals.judging import CrystalJudge
 from generators.crystals.model import CrystalModel, load_crystal_model
 from generators.crystals.rounds import RoundSettings
-from generators.crystals.task_schema import FOR_STABILITY, FROM_NOTHING, ON_WHAT_IS_GIVEN, SOURCES
+from generators.crystals.task_schema import SOURCES
 from generators.crystals.tasks import crystal_task, describe_task
+from generators.crystals.usual import asked, usual
 from generators.export import write_candidates
 from generators.generate_settings import MAY_DIFFER
 from generators.judging import write_parquet
@@ -60,7 +61,7 @@ def answer_crystals(config: GenerateConfig, plain: dict[str, Any], folder: Path)
     device = drawing_device(oracle.device)
     settings = sampler_settings(config, task, wish, device)
     draws = CrystalDraws(
-        path, settings, task, Conditions.from_wish(wish.intervals, [s.name for s in model.scales], 1), config.seed,
+        path, settings, task, Conditions.from_wish(asked(task, wish), [s.name for s in model.scales], 1), config.seed,
         device, task_config.templates,
     )  # fmt: skip
     if task.seeds is not None:
@@ -98,19 +99,16 @@ def answer_crystals(config: GenerateConfig, plain: dict[str, Any], folder: Path)
 def sampler_settings(config: GenerateConfig, task: CrystalTask, wish: Wish, device: str) -> CrystalSamplerSettings:
     """How crystals are drawn: what the configuration leaves open follows from the task, the wish and the device."""
     screening, given = config.screening, config.task
-    if task.seeds is not None:
-        usual = ON_WHAT_IS_GIVEN
-    else:
-        usual = FOR_STABILITY if set(wish.intervals) == {ABOVE} and not task.composition else FROM_NOTHING
-    guidance = usual[0] if screening.guidance is None else screening.guidance
-    temperature = usual[1] if screening.temperature is None else screening.temperature
+    best = usual(task, wish)
+    guidance = best.guidance if screening.guidance is None else screening.guidance
+    temperature = best.temperature if screening.temperature is None else screening.temperature
     return CrystalSamplerSettings(
         guidance=guidance,
         temperature=temperature,
         prototype_guidance=guidance if given.prototype_guidance is None else given.prototype_guidance,
         prototype_temperature=temperature if given.prototype_temperature is None else given.prototype_temperature,
         steps=given.steps,
-        source=SOURCES.index(usual[2] if given.like is None else given.like),
+        source=SOURCES.index(best.like if given.like is None else given.like),
         batch_size=CrystalSamplerSettings.batch_size if device == "cpu" else GPU_BATCH,
     )
 

@@ -7,10 +7,6 @@ from dataclasses import dataclass, field
 KINDS = ("decorations", "crystals")
 SOURCES = ("any", "known", "exchanged", "drawn", "decorated", "chosen")
 
-FOR_STABILITY, FROM_NOTHING, ON_WHAT_IS_GIVEN = (6.0, 1.5, "chosen"), (4.0, 0.9, "any"), (3.0, 0.5, "any")
-"""Guidance, temperature and which training data to resemble, that brought most stable, unique and novel crystals
-(docs/benchmarks.md): with no wish but for the energy above the hull and no composition, else, with seeds."""
-
 
 @dataclass
 class TaskConfig:

@@ -21,10 +21,11 @@ from generators.sampling.crystal_task import CrystalTask
 N, SEED = 200, 100
 BELOW = (None, 0.0)
 SETTINGS: tuple[tuple[tuple[float, float], tuple[float, float], tuple[float | None, float], str], ...] = (
-    ((1.0, 1.0), (3.0, 0.7), BELOW, "any"), ((3.0, 0.7), (3.0, 0.7), BELOW, "any"),
-    ((3.0, 0.85), (4.0, 0.7), BELOW, "any"), ((4.0, 0.9), (4.0, 0.9), BELOW, "any"),
-    ((4.0, 0.9), (4.0, 0.9), (-0.05, 0.05), "any"), ((4.0, 0.9), (4.0, 0.9), BELOW, "chosen"),
-    ((6.0, 1.5), (6.0, 1.5), BELOW, "any"), ((6.0, 1.5), (6.0, 1.5), BELOW, "chosen"),
+    ((1.0, 1.0), (3.0, 0.7), BELOW, "any"), ((3.0, 0.85), (4.0, 0.7), BELOW, "any"), ((4.0, 0.9), (4.0, 0.9), BELOW, "any"),
+    ((4.0, 0.9), (4.0, 0.9), (-0.05, 0.05), "any"), ((6.0, 1.5), (6.0, 1.5), BELOW, "chosen"),
+    ((12.0, 1.2), (12.0, 1.2), BELOW, "chosen"), ((12.0, 1.2), (12.0, 1.2), (-0.05, 0.0), "chosen"),
+    ((12.0, 1.2), (12.0, 1.2), (-0.05, 0.03), "any"), ((6.0, 1.2), (12.0, 1.2), (-0.05, 0.03), "chosen"),
+    ((12.0, 1.2), (12.0, 1.2), (-0.05, 0.03), "chosen"),
 )  # fmt: skip
 """Guidance and temperature of prototypes, the same of elements, energy above the hull that is asked for, and which training
 data to resemble."""

@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.structures is None:
         raise SystemExit("benchmark: crystal_picture needs --structures TABLE")
     bench = CrystalBench(arguments.structures, arguments.model)
-    task, wish = CrystalTask(n_atoms=(1, LARGEST)), bench.wish(e_above_hull=(None, 0.0))
+    task, wish = CrystalTask(n_atoms=(1, LARGEST)), bench.stable()
     batch = bench.sampler(bench.guided).draw(task, wish, N, torch.Generator().manual_seed(SEED))
     judge = JudgeWorkers(JudgeSettings(with_bulk_modulus=False, max_evaluations=100))
     with tempfile.TemporaryDirectory() as name, judge:

@@ -26,8 +26,9 @@ from generators.crystals.generate import known_prototypes
 from generators.crystals.hit_odds import LikelyHits
 from generators.crystals.judging import CrystalJudge
 from generators.crystals.model import load_crystal_model
-from generators.crystals.task_schema import FOR_STABILITY, ON_WHAT_IS_GIVEN, SOURCES
+from generators.crystals.task_schema import SOURCES
 from generators.crystals.tasks import chosen_seeds
+from generators.crystals.usual import FOR_STABILITY, NEAR_HULL
 from generators.evaluation.evaluate import ENERGY, Reference
 from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import Hull, fractions_of
@@ -55,8 +56,7 @@ def _bare(dataset: CrystalDataset) -> CrystalDataset:
 class CrystalBench:
     """The shipped model, the known crystals, and everything that is compared."""
 
-    guided = CrystalSamplerSettings(*FOR_STABILITY[:2], *FOR_STABILITY[:2], source=SOURCES.index(FOR_STABILITY[2]))
-    exchanging = CrystalSamplerSettings(*ON_WHAT_IS_GIVEN[:2])
+    guided = FOR_STABILITY.sampler_settings(SOURCES.index(FOR_STABILITY.like))
 
     def __init__(self, structures: Path, model: str | None = None) -> None:
         self.model = load_crystal_model(Path(model) if model else shipped("crystal"))
@@ -84,6 +84,10 @@ class CrystalBench:
         """A wish in the order of the model's properties."""
         names = [scale.name for scale in self.model.scales]
         return Conditions.from_wish({name: Interval(*sides) for name, sides in intervals.items()}, names, 1)
+
+    def stable(self) -> Conditions:
+        """What the model is asked for under a wish for an energy above the hull of at most 0."""
+        return self.wish(e_above_hull=(NEAR_HULL.low, NEAR_HULL.high))
 
     @cached_property
     def templates(self) -> Templates:
@@ -156,16 +160,16 @@ class CrystalBench:
 
     def sets(self) -> dict[str, tuple[Draw, int]]:
         """Label -> (draw, number of seeds)."""
-        stable = self.wish(e_above_hull=(None, 0.0))
+        stable = self.stable()
         seeds, own, guided = stable_exchanges(), chosen_seeds(), self.guided
         own = own.select(own.n_atoms <= LARGEST)
         small = (1, LARGEST)
         from_nothing = self.drawn(CrystalTask(n_atoms=small), guided, stable)
-        on_prototypes = self.drawn(CrystalTask(seeds=seeds, noise=0.05), self.exchanging, stable)
+        on_prototypes = self.drawn(CrystalTask(seeds=seeds, noise=0.05), guided, stable)
 
         def within_groups(parents: OrbitBatch) -> Draw:
             task = CrystalTask(seeds=parents, noise=0.02, exchange=1, within_groups=True)
-            return self.drawn(task, self.exchanging, stable)
+            return self.drawn(task, guided, stable)
 
         learned, of_own = within_groups(seeds), within_groups(own)
         exchanged, exchanged_own = (self.exchanged("group", 1.0, parents) for parents in (seeds, own))
@@ -176,7 +180,7 @@ class CrystalBench:
             "raremat, the same, every geometry from noise": (
                 self.drawn(CrystalTask(max_orbits=32), CrystalSamplerSettings(source=1), self.wish(), False), 1
             ),
-            "raremat, wish: at most 0 above the hull": (from_nothing, 3),
+            "raremat, wish: stable": (from_nothing, 3),
             "raremat, the same, chosen": (self.chosen(from_nothing), 3),
             "raremat, the same, chosen of 8": (self.chosen(from_nothing, 8), 3),
             "raremat, the same, three to five elements": (

@@ -19,6 +19,7 @@ from data.contact import atomic_radii, shortest_ratio
 from data.orbit_batch import OrbitBatch
 from generators.crystals.draws import drawn_table
 from generators.crystals.generate import known_prototypes
+from generators.crystals.usual import FOR_STABILITY, NEAR_HULL
 from generators.element_features import N_STATES
 from generators.evaluation.evaluate import density
 from generators.evaluation.metrics import distances
@@ -50,11 +51,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "raremat, like the known ones": bench.drawn(
             CrystalTask(max_orbits=32), CrystalSamplerSettings(source=1), bench.wish()
         ),
-        "raremat, wish: at most 0 above the hull": bench.drawn(
-            small, bench.guided, bench.wish(e_above_hull=(None, 0.0))
-        ),
+        "raremat, wish: stable": bench.drawn(small, bench.guided, bench.stable()),
     }
-    folder = arguments.cache / f"statistics-{file_hash(Path(arguments.model or shipped('crystal')))[:8]}"
+    asked = f"{FOR_STABILITY.guidance:g}-{FOR_STABILITY.temperature:g}-{NEAR_HULL.low:g}-{NEAR_HULL.high:g}"
+    folder = arguments.cache / f"statistics-{file_hash(Path(arguments.model or shipped('crystal')))[:8]}-{asked}"
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for number, (label, draw) in enumerate(sets.items()):

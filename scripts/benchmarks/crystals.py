@@ -24,6 +24,7 @@ from data.exchanges import STABLE as SEEDS_ABOVE
 from data.exchanges import load_predicted
 from data.orbit_batch import OrbitBatch
 from data.protostructure import crystal_key
+from generators.crystals.usual import FOR_STABILITY, NEAR_HULL
 from generators.evaluation.evaluate import ENERGY, STABLE, Evaluation, Protocol, Reference, density, evaluate
 from generators.evaluation.metrics import distances
 from generators.evaluation.samples import Samples
@@ -114,7 +115,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     hull, known = published_hull(arguments.data), KnownCrystals(bench.known)
     rows: list[dict[str, Any]] = []
     weights = (Path(arguments.model or shipped("crystal")), shipped(CRYSTAL_SURROGATE))
-    made_of = hashlib.sha256(b"".join([hull.energy.tobytes(), *(path.read_bytes() for path in weights)])).hexdigest()
+    made_of = hashlib.sha256(
+        b"".join(
+            [repr((FOR_STABILITY, NEAR_HULL)).encode(), hull.energy.tobytes(), *(path.read_bytes() for path in weights)]
+        )
+    ).hexdigest()
     kept = arguments.cache / f"crystals-{made_of[:8]}"
     kept.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
@@ -200,9 +205,9 @@ compounds, and known formulas with predicted structures); embedded hull: hypothe
 StructureMatcher on the relaxed structures, novel against everything that the model was trained on ({len(bench.reference.structures):,}
 crystals, of which {len(bench.known) + len(load_predicted()):,} are known compounds, the others hypothetical ones, many drawn by earlier models). New to MP: S.U.N., and formula with
 space group in none of the tables of the Materials Project at hand; stable, unique, new to MP: whether or not it is among the hypothetical ones. Far apart: all
-distances above {FAR:.0%} of the sum of the atomic radii; S.U.N. of these: of the samples that are. Guidance (6; 3 where
-something is given) and temperature (1.5, like the chosen draws, by what the embedded surrogate expects of 500 to 1,000 samples of another seed; and 0.5) were
-chosen before. d: Wasserstein distances to the held-out known crystals (g/cm³, eV/atom, elements).
+distances above {FAR:.0%} of the sum of the atomic radii; S.U.N. of these: of the samples that are. "Stable": the model is
+asked for an energy of {NEAR_HULL.low:g} to {NEAR_HULL.high:g} eV/atom above the hull, guidance {FOR_STABILITY.guidance:g}, temperature {FOR_STABILITY.temperature:g}, like the chosen draws, as `raremat-generate` does; these were chosen by what the
+embedded surrogate expects of 800 samples of another seed. d: Wasserstein distances to the held-out known crystals (g/cm³, eV/atom, elements).
 Known prototypes and what is said to start from embedded exchanges start from those that CHGNet had put at most {1000 * SEEDS_ABOVE:.0f} meV/atom above the
 hull (`task.seed_structures=[embedded]`); raremat's own stable draws are the embedded chosen draws of which the same is true (`[chosen]`); plain ion
 exchange and random decoration start from the known crystals of the training part.

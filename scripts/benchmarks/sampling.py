@@ -15,6 +15,7 @@ from benchmarks.crystal_sets import LARGEST, CrystalBench
 from generators.conditioning import Conditions
 from generators.crystals.draws import CrystalDraws, draw_shards, read_shards
 from generators.crystals.model import load_crystal_model
+from generators.crystals.usual import NEAR_HULL
 from generators.sampling.crystal_task import CrystalTask
 from generators.screening.baselines import random_decorations
 from generators.shipped import shipped
@@ -29,7 +30,7 @@ def _whole_crystals() -> tuple[float, float]:
     names = [scale.name for scale in load_crystal_model(path).scales]
     draws = CrystalDraws(
         path, CrystalBench.guided, CrystalTask(n_atoms=(1, LARGEST)),
-        Conditions.from_wish({"e_above_hull": Interval(None, 0.0)}, names, 1), 0,
+        Conditions.from_wish({"e_above_hull": NEAR_HULL}, names, 1), 0,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as name:
         start = time.perf_counter()

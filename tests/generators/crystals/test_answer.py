@@ -5,7 +5,8 @@ from __future__ import annotations
 from data.orbit_batch import OrbitBatch
 from data.prototypes import prototype_library
 from generators.crystals.answer import GPU_BATCH, sampler_settings
-from generators.crystals.task_schema import FOR_STABILITY, FROM_NOTHING, ON_WHAT_IS_GIVEN, SOURCES
+from generators.crystals.task_schema import SOURCES
+from generators.crystals.usual import FOR_STABILITY, FROM_NOTHING, NEAR_HULL, ON_WHAT_IS_GIVEN, asked
 from generators.sampling.crystal_task import CrystalTask
 from generators.schema import GenerateConfig
 from generators.wish import Interval, Wish
@@ -29,7 +30,19 @@ def test_guidance_and_temperature_follow_from_what_is_given() -> None:
     assert drawn_with(CrystalTask(), wish=LOW) == (FOR_STABILITY[:2],) * 2
     composition = CrystalTask(composition={11: 1, 17: 1})
     assert drawn_with(composition, wish=LOW) == (FROM_NOTHING[:2],) * 2
-    assert drawn_with(CrystalTask(seeds=SEEDS), wish=LOW) == (ON_WHAT_IS_GIVEN[:2],) * 2
+    assert drawn_with(CrystalTask(seeds=SEEDS), wish=LOW) == (FOR_STABILITY[:2],) * 2
+    assert drawn_with(CrystalTask(seeds=SEEDS)) == (ON_WHAT_IS_GIVEN[:2],) * 2
+
+
+def test_stability_alone_is_asked_for_near_the_hull() -> None:
+    task, composition = CrystalTask(), CrystalTask(composition={11: 1, 17: 1})
+    assert asked(task, LOW) == asked(CrystalTask(seeds=SEEDS), LOW) == {"e_above_hull": NEAR_HULL}
+    two = Wish({**LOW.intervals, "bulk_modulus": Interval(100.0, None)})
+    closed, far = Wish({"e_above_hull": Interval(-0.2, 0.1)}), Wish({"e_above_hull": Interval(None, -0.1)})
+    unstable = Wish({"e_above_hull": Interval(0.2, None)})
+    for wish in (ANYTHING, two, closed, far, unstable):
+        assert asked(task, wish) == wish.intervals
+    assert asked(composition, LOW) == LOW.intervals
 
 
 def test_stable_crystals_are_drawn_like_the_chosen_ones_unless_told_otherwise() -> None:

@@ -1,0 +1,57 @@
+"""How whole crystals are drawn where the configuration leaves it open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from generators.crystals.judging import ABOVE
+from generators.sampling.crystal_geometry import CrystalSamplerSettings
+from generators.sampling.crystal_task import CrystalTask
+from generators.wish import Interval, Wish
+
+
+class Usual(NamedTuple):
+    """Guidance, temperature and which training data to resemble (of `generators.crystals.task_schema.SOURCES`)."""
+
+    guidance: float
+    temperature: float
+    like: str
+
+    def sampler_settings(self, source: int = 0) -> CrystalSamplerSettings:
+        """The same for elements and prototypes; ``source`` is the number of the training data."""
+        return CrystalSamplerSettings(
+            self.guidance, self.temperature, self.guidance, self.temperature, source=source
+        )  # fmt: skip
+
+
+FOR_STABILITY, FROM_NOTHING, ON_WHAT_IS_GIVEN = (
+    Usual(12.0, 1.2, "chosen"),
+    Usual(4.0, 0.9, "any"),
+    Usual(3.0, 0.5, "any"),
+)
+"""What brought most stable, unique and novel crystals (docs/benchmarks.md): with no wish but for the energy above the
+hull and no composition; else; with seeds or prototypes."""
+NEAR_HULL = Interval(-0.05, 0.03)
+"""eV/atom above the hull that the model is asked for where any energy below something is wished. Far below the hull lie
+the judge's errors, and guidance by a wish that is open there leads to what was learnt from these."""
+
+
+def for_stability(task: CrystalTask, wish: Wish) -> bool:
+    """Whether stability is all that is wished."""
+    return set(wish.intervals) == {ABOVE} and not task.composition
+
+
+def usual(task: CrystalTask, wish: Wish) -> Usual:
+    """By what is wished and given."""
+    if for_stability(task, wish):
+        return FOR_STABILITY
+    return FROM_NOTHING if task.seeds is None else ON_WHAT_IS_GIVEN
+
+
+def asked(task: CrystalTask, wish: Wish) -> Mapping[str, Interval]:
+    """What the model is asked for: the wish, or `NEAR_HULL` where stability is all that is wished."""
+    above = wish.intervals.get(ABOVE)
+    if above is None or not for_stability(task, wish) or above.low is not None or above.high is None or above.high < 0:
+        return wish.intervals
+    return {ABOVE: NEAR_HULL}
