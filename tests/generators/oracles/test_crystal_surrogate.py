@@ -106,7 +106,7 @@ def test_a_file_gives_the_same_predictions(surrogate: CrystalSurrogate, tmp_path
 
 
 def test_the_embedded_one_knows_what_is_embedded() -> None:
-    exchanges = load_exchanges().select(torch.arange(0, 30000, 300))
+    exchanges = load_exchanges().select(torch.arange(0, 30000, 30))  # of a hundred the median is uncertain by a fifth
     embedded = load_crystal_surrogate()
     mean, std = embedded.predict(crystal_features(exchanges.batch))
     column = embedded.properties.index(ENERGY)
