@@ -22,7 +22,7 @@ def as_relaxed(judged: pd.DataFrame, known: KnownCrystals) -> pd.DataFrame:
         judged: relaxed crystals (`data.frames`) with ``novel`` as drawn.
         known: what is not new.
     """
-    crystals = in_full_symmetry(from_frame(judged)).to_crystals() if len(judged) else []
+    crystals = in_full_symmetry(from_frame(judged)) if len(judged) else []
     keys = [crystal_key(crystal) for crystal in crystals]
     reasons = [
         known.reason(key, crystal.space_group, crystal.atomic_numbers) if novel else ""

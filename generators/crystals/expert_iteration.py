@@ -51,7 +51,7 @@ RECENT = 3
 """Rounds whose crystals make up half of what is learnt of own draws."""
 MAY_DIFFER = ("iteration.draw_workers", "iteration.judge_workers", "iteration.device", "draws.batch_size")
 _STATE = "state.pt"
-IDENTITY = ("crystal_key", "space_group", "atomic_numbers")
+_IDENTITY = ("crystal_key", "space_group", "atomic_numbers")
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ class ExpertIteration:
                 _largest_first(from_frame(chosen)), self.folder / "judge", f"round-{number:02d}", settings.judge_shard
             )
             good, reasons = labelled(frame)
-            unknown = [not self.known.reason(*row) for row in zip(*(good[n] for n in IDENTITY), strict=True)]
+            unknown = [not self.known.reason(*row) for row in zip(*(good[n] for n in _IDENTITY), strict=True)]
             write_parquet(good.loc[unknown], self._judged(number))
             told += f" {len(chosen):,} judged in {time.monotonic() - start:.0f} s, left out: {reasons or 'none'};"
         above, start = self._take(number)[ABOVE], time.monotonic()

@@ -64,11 +64,11 @@ def labelled(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
 
 
 def _in_full_symmetry(frame: pd.DataFrame) -> pd.DataFrame:
-    batch = in_full_symmetry(judged_batch(frame))
-    crystals = to_frame(batch).set_index(frame.index)
+    crystals = in_full_symmetry(judged_batch(frame))
+    columns = to_frame(OrbitBatch.from_crystals(crystals)).set_index(frame.index)
     return frame.assign(
-        **{name: crystals[name] for name in CRYSTAL_COLUMNS},
-        crystal_key=[crystal_key(crystal) for crystal in batch.to_crystals()],
+        **{name: columns[name] for name in CRYSTAL_COLUMNS},
+        crystal_key=[crystal_key(crystal) for crystal in crystals],
     )
 
 

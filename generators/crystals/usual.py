@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from generators.crystals.judging import ABOVE
+from generators.crystals.task_schema import SOURCES
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask
 from generators.wish import Interval, Wish
@@ -18,11 +19,11 @@ class Usual(NamedTuple):
     temperature: float
     like: str
 
-    def sampler_settings(self, source: int = 0) -> CrystalSamplerSettings:
-        """The same for elements and prototypes; ``source`` is the number of the training data."""
-        return CrystalSamplerSettings(
-            self.guidance, self.temperature, self.guidance, self.temperature, source=source
-        )  # fmt: skip
+    @property
+    def sampler_settings(self) -> CrystalSamplerSettings:
+        """The same for elements and prototypes."""
+        g, t = self.guidance, self.temperature
+        return CrystalSamplerSettings(g, t, g, t, source=SOURCES.index(self.like))
 
 
 FOR_STABILITY, FROM_NOTHING, ON_WHAT_IS_GIVEN = (

@@ -26,7 +26,6 @@ from generators.crystals.generate import known_prototypes
 from generators.crystals.hit_odds import LikelyHits
 from generators.crystals.judging import CrystalJudge
 from generators.crystals.model import load_crystal_model
-from generators.crystals.task_schema import SOURCES
 from generators.crystals.tasks import chosen_seeds
 from generators.crystals.usual import FOR_STABILITY, NEAR_HULL
 from generators.evaluation.evaluate import ENERGY, Reference
@@ -56,7 +55,7 @@ def _bare(dataset: CrystalDataset) -> CrystalDataset:
 class CrystalBench:
     """The shipped model, the known crystals, and everything that is compared."""
 
-    guided = FOR_STABILITY.sampler_settings(SOURCES.index(FOR_STABILITY.like))
+    guided = FOR_STABILITY.sampler_settings
 
     def __init__(self, structures: Path, model: str | None = None) -> None:
         self.model = load_crystal_model(Path(model) if model else shipped("crystal"))
