@@ -24,7 +24,7 @@ CHANCE = ("random", "random, charge-balanced")
 VETO = ", same veto"
 GUIDANCE = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 VETOES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
-OWN_MARGINS = (0.0, MARGIN, 0.5)
+OWN_MARGINS, OWN_TEMPERATURES = (0.0, MARGIN, 0.5, 1.0), (0.7, 1.0)
 LEARNER_VETOES = (0.0, 0.1, 0.3, 0.5, 0.8)
 TEMPERATURES, MARGINS = (0.6, 0.8, 1.0), (-0.5, MARGIN, 0.5)
 STOPS = (30, 45, 60, 80, 120)
@@ -97,9 +97,10 @@ def _ours(
     world: World, learner: Learner, wish: Wish, probability: Probability, n: int, seeds: Sequence[int]
 ) -> Iterator[Samples]:
     spread = float(_baselines(world, learner, wish).spread)
-    for strength, margin in product(GUIDANCE, OWN_MARGINS):
-        sampler = learner.sampler(_stricter(wish, margin * spread), strength)
+    for strength, margin, temperature in product(GUIDANCE, OWN_MARGINS, OWN_TEMPERATURES):
+        sampler = learner.sampler(_stricter(wish, margin * spread), strength, temperature)
         asked = f"guidance {strength:g}" + (f", margin {margin:g}" if margin else "")
+        asked += f", temperature {temperature:g}" if temperature != 1 else ""
         for seed in seeds:
             kept = vetoed(sampler.draw, probability, VETOES, n, torch.Generator().manual_seed(seed))
             for least, elements in kept.items():
@@ -180,7 +181,7 @@ WAYS: dict[str, Callable[..., Iterator[Samples]]] = {
     "bound": _bound,
 }
 _KNOBS = {
-    "ours": (GUIDANCE, OWN_MARGINS, VETOES),
+    "ours": (GUIDANCE, OWN_MARGINS, OWN_TEMPERATURES, VETOES),
     "learners": (TEMPERATURES, MARGINS, STOPS, LEARNER_VETOES),
     "genetic": (GENERATIONS, KEPT),
     "chance": (),

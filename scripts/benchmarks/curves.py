@@ -20,6 +20,7 @@ from benchmarks.curve_ways import (
     MARGINS,
     OURS,
     OWN_MARGINS,
+    OWN_TEMPERATURES,
     STOPS,
     TEMPERATURES,
     VETOES,
@@ -108,7 +109,7 @@ def _head(world: World, target: str, wish: Wish, seeds: int) -> str:
 
 `python scripts/benchmark.py curves --world {world.name} --data FOLDER --seeds {seeds}`: target {target} ({existing:,} crystals), {n:,} samples,
 {seeds} training seeds (few labels are drawn anew with each) with {SAMPLING_SEEDS} sampling seeds. Each way is swept along its own knobs: raremat along
-guidance (0.5 to 8), how far inside the wish it is asked (0 to 0.5 standard deviations of the labels) and veto (samples whose probability of a hit is
+guidance (0.5 to 8), temperature ({min(OWN_TEMPERATURES):g} and {max(OWN_TEMPERATURES):g}), how far inside the wish it is asked (0 to {max(OWN_MARGINS):g} standard deviations of the labels) and veto (samples whose probability of a hit is
 smaller by the surrogate are dropped; 0 to 0.95); the genetic algorithm along
 generations (15 to 240), what its archive keeps, and whether its copies count; VAE and GAN along temperature and the label asked for; the policy
 gradient along its stopping step. A setting that needs more than 3 draws per sample with any seed is left out.
@@ -116,7 +117,7 @@ gradient along its stopping step. A setting that needs more than 3 draws per sam
 All ways share the surrogate of each training seed. Given is the best precision among a way's settings whose mean coverage reaches the level (so settings
 are picked by the truth, for all ways alike), with the standard deviation over all seeds.
 What was swept is kept in `--cache` and only read the next time: the seconds below are those of the last run (3 to 8 CPU minutes for each
-number of labels and training seed, without training). Settings: {len(GUIDANCE) * len(OWN_MARGINS) * len(VETOES)} of raremat, {len(GENERATIONS) * len(KEPT) * 2} of the
+number of labels and training seed, without training). Settings: {len(GUIDANCE) * len(OWN_MARGINS) * len(OWN_TEMPERATURES) * len(VETOES)} of raremat, {len(GENERATIONS) * len(KEPT) * 2} of the
 genetic algorithm, {len(TEMPERATURES) * len(MARGINS)} of VAE and GAN ({len(TEMPERATURES) * len(MARGINS) * (len(LEARNER_VETOES) - 1)} with the veto), {len(STOPS)} of the policy gradient."""
 
 
