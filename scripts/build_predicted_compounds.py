@@ -26,7 +26,7 @@ from data.orbit_batch import OrbitBatch
 from data.protostructure import labels_of
 from data.sources import read_crystals
 from generators.crystals.labelled import MOST_ATOMS, with_judged_labels
-from generators.crystals.labelling import compact
+from generators.crystals.labelling import compact, with_full_symmetry
 from generators.element_features import N_STATES, element_features
 from generators.judging import JudgeWorkers, judged_batch, write_parquet
 from generators.oracles.chgnet_potential import SCALE
@@ -179,7 +179,7 @@ def main() -> None:
     frame["above"] = frame[ENERGY] - published
     best = frame[frame["above"] > DOUBTFUL].sort_values(ENERGY, kind="stable").drop_duplicates("formula")
     best = best.sort_values("formula", ignore_index=True)
-    result = compact(best.assign(bulk_modulus=np.nan, e_above_hull=np.nan))
+    result = compact(with_full_symmetry(best.assign(bulk_modulus=np.nan, e_above_hull=np.nan)))
     write_parquet(result, arguments.output, small=True)
     shares = ", ".join(f"{at:g} eV/atom {(best['above'] <= at).mean():.0%}" for at in (0.0, FOUND, 0.1, 0.2))
     card = f"""# Card of {arguments.output.name}

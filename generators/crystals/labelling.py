@@ -53,7 +53,7 @@ def labelled(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
     plausible = above >= FAR_BELOW
     if not plausible.all():
         reasons["far below the hull"] = int((~plausible).sum())
-    good = _in_full_symmetry(good.assign(e_above_hull=above)[plausible])
+    good = with_full_symmetry(good.assign(e_above_hull=above)[plausible])
     known = good["crystal_key"].isin(reference_compounds()["crystal_key"])
     lowest = good[~known].sort_values(ENERGY, kind="stable").drop_duplicates("crystal_key").sort_index()
     reasons += {
@@ -63,7 +63,8 @@ def labelled(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
     return lowest, dict(+reasons)
 
 
-def _in_full_symmetry(frame: pd.DataFrame) -> pd.DataFrame:
+def with_full_symmetry(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table with each crystal in all the symmetry that it has (`data.full_symmetry`), and its ``crystal_key``."""
     crystals = in_full_symmetry(judged_batch(frame))
     columns = to_frame(OrbitBatch.from_crystals(crystals)).set_index(frame.index)
     return frame.assign(
