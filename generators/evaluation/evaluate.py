@@ -14,9 +14,9 @@ from tqdm import tqdm
 
 from data.cells import decode
 from data.dataset import CrystalDataset
+from data.full_symmetry import in_full_symmetry
 from data.orbit_batch import OrbitBatch
 from data.protostructure import crystal_key, protostructure_label
-from data.symmetry import SymmetryError, encode
 from generators.evaluation.matching import first_equal, matches
 from generators.evaluation.metrics import Figure, distances, summarise
 from generators.evaluation.samples import Samples, displacement, shortest_distance, without_symmetry
@@ -269,18 +269,11 @@ def _after_relaxation(
 ) -> list[Structure]:
     """Novelty and symmetry of the relaxed crystals; the structures to compare (as generated where not relaxed)."""
     after = list(decode(relaxed).structures())
-    keys, labels, groups = [], [], []
-    for i, (ok, structure) in enumerate(zip(table["relaxed"], after, strict=True)):
-        key, label, group = table["crystal_key"][i], table["protostructure"][i], int(table["space_group"][i])
-        if ok:
-            try:
-                crystal = encode(structure, protocol.relaxed_symprec)
-                key, label, group = crystal_key(crystal), protostructure_label(crystal), crystal.space_group
-            except SymmetryError:
-                pass  # as generated
-        keys.append(key)
-        labels.append(label)
-        groups.append(group)
+    keys, labels, groups = (table[name].tolist() for name in ("crystal_key", "protostructure", "space_group"))
+    rows = np.flatnonzero(table["relaxed"])
+    described = in_full_symmetry(relaxed.select(torch.from_numpy(rows)), protocol.relaxed_symprec)
+    for i, crystal in zip(rows, described, strict=True):
+        keys[i], labels[i], groups[i] = crystal_key(crystal), protostructure_label(crystal), crystal.space_group
     table["space_group_relaxed"] = groups
     table["crystal_key_relaxed"] = keys
     table["novel"] &= np.array([key not in reference.keys for key in keys])
