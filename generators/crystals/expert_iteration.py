@@ -2,8 +2,7 @@
 
 Expert iteration (Anthony, Tian & Barber, NeurIPS 2017): in each round the model draws, a surrogate chooses the
 likeliest of what is new, the judge relaxes and labels them, and the model learns from all that was judged beside its
-training data. Of the other new ones it learns what the surrogate expects: they cost nothing, no crystal of them is seen
-twice, and they show what is not stable.
+training data.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import torch
 from torch import Tensor
 
 from data.dataset import CrystalDataset
-from data.frames import CRYSTAL_COLUMNS, from_frame
+from data.frames import from_frame
 from data.orbit_batch import OrbitBatch
 from data.respelling import respell
 from data.workers import start_worker
@@ -38,14 +37,12 @@ from generators.crystals.task_schema import SOURCES
 from generators.datamodule import known_labels
 from generators.judging import JudgeWorkers, write_parquet
 from generators.manifest import claim_folder
-from generators.oracles.hull_tables import ENERGY
 from generators.oracles.judge import JudgeSettings
 from generators.oracles.overcounted import raised
 from generators.sampling.crystals import CrystalSampler
 from generators.schedule import move_average
 from generators.screening.crystal_funnel import KnownCrystals, screen_crystals
 from generators.screening.element_shares import within_shares
-from generators.screening.proposals import shard_seed
 from generators.wish import Interval, Wish
 
 LOW = 0.03
@@ -71,8 +68,6 @@ class IterationSettings:
         steps: of training in a round.
         batch_size: crystals in a step.
         own: share of them that the model drew, between 0 and 1.
-        guessed: share of these that were not judged, at least 0 and below 1; labels are drawn from what the surrogate
-            expects.
         learning_rate: after 20 steps; it follows a cosine to zero at the last.
         shard_size, judge_shard: crystals of one job.
         draw_workers, judge_workers: processes; on a graphics card they share it.
@@ -89,7 +84,6 @@ class IterationSettings:
     steps: int = 80
     batch_size: int = 1024
     own: float = 0.4
-    guessed: float = 0.5
     learning_rate: float = 4e-4
     shard_size: int = 2500
     judge_shard: int = 192
@@ -105,8 +99,6 @@ class IterationSettings:
         for name in ("share", "own"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must lie between 0 and 1")
-        if not 0 <= self.guessed < 1:
-            raise ValueError(f"guessed={self.guessed}: must be at least 0 and below 1")
         if self.device not in ("cpu", "cuda"):
             raise ValueError(f"device={self.device}: use cpu or cuda")
 
@@ -150,7 +142,6 @@ class ExpertIteration:
         self.base = _Learnt(part.batch, part.labels, part.source, data.share)
         self.names = [scale.name for scale in module.scales]
         self.own: list[_Learnt] = []
-        self.guesses: list[_Learnt] = []
         self.known = KnownCrystals()
         module.to(settings.device)
         config = module.optimizer_config
@@ -186,9 +177,6 @@ class ExpertIteration:
     def _judged(self, number: int) -> Path:
         return self.folder / f"judged-{number:02d}.parquet"
 
-    def _guessed(self, number: int) -> Path:
-        return self.folder / f"guessed-{number:02d}.parquet"
-
     def _resume(self) -> int:
         """The first round to do; the model, the optimizer and what was learnt from are as they were then."""
         path = self.folder / _STATE
@@ -207,25 +195,17 @@ class ExpertIteration:
         save_checkpoint(self._model(number), "crystal", *self.module.export())
 
     def _take(self, number: int) -> pd.DataFrame:
-        """What was judged or guessed in a round is learnt from now on, and what was chosen is not new any more."""
-        judged, guessed = pd.read_parquet(self._judged(number)), pd.read_parquet(self._guessed(number))
-        self.own.append(self._learnt(judged))
-        self.guesses.append(self._learnt(guessed))
-        for file in (self._chosen(number), self._judged(number)):
-            self.known.add(pd.read_parquet(file, columns=["crystal_key"])["crystal_key"])
-        return judged
-
-    def _learnt(self, table: pd.DataFrame) -> _Learnt:
-        batch = from_frame(table)
-        properties = {
-            name: torch.from_numpy(table[name].to_numpy(dtype=np.float64, copy=True))
-            for name in LABELS
-            if name in table
-        }
+        """What was judged in a round is learnt from now on, and what was chosen is not new any more."""
+        judged = pd.read_parquet(self._judged(number))
+        batch = from_frame(judged)
+        properties = {name: torch.from_numpy(judged[name].to_numpy(dtype=np.float64, copy=True)) for name in LABELS}
         unnamed = ("",) * len(batch)
         labels = known_labels(raised(CrystalDataset(batch, properties, unnamed, unnamed)), self.names)
         source = torch.full((len(batch),), SOURCES.index("chosen"))
-        return _Learnt(batch, labels, source, torch.ones(len(batch)))
+        self.own.append(_Learnt(batch, labels, source, torch.ones(len(batch))))
+        for file in (self._chosen(number), self._judged(number)):
+            self.known.add(pd.read_parquet(file, columns=["crystal_key"])["crystal_key"])
+        return judged
 
     # -- one round ----------------------------------------------------------------------------------------
 
@@ -233,14 +213,12 @@ class ExpertIteration:
         settings, told, start = self.settings, f"round {number + 1}/{self.settings.rounds}:", time.monotonic()
         if not self._chosen(number).exists():
             drawn = self._draw(number, pool)
-            new, kept = self._choose(drawn)
-            if not len(kept):
+            chosen, new = self._choose(drawn)
+            if not len(chosen):
                 raise ValueError(f"draws={settings.draws}: none of round {number + 1} is new, draw more or hotter")
-            others = new.drop(index=kept)[[*CRYSTAL_COLUMNS, ENERGY, ABOVE]]
-            write_parquet(others, self._guessed(number))
-            write_parquet(new.loc[kept].drop(columns=[ENERGY, ABOVE]).reset_index(drop=True), self._chosen(number))
+            write_parquet(chosen, self._chosen(number))
             likely = np.exp(drawn["log_probability"]).mean()
-            told += f" {len(drawn):,} drawn in {time.monotonic() - start:.0f} s, {len(new) / len(drawn):.1%} new,"
+            told += f" {len(drawn):,} drawn in {time.monotonic() - start:.0f} s, {new / len(drawn):.1%} new,"
             told += f" likely hits {likely:.1%};"
         if not self._judged(number).exists():
             start, chosen = time.monotonic(), pd.read_parquet(self._chosen(number))
@@ -280,8 +258,8 @@ class ExpertIteration:
         parts = pool.map(_draw_shard, [draws] * len(sizes), range(len(sizes)), sizes)
         return pd.concat(parts, ignore_index=True)
 
-    def _choose(self, drawn: pd.DataFrame) -> tuple[pd.DataFrame, list[int]]:
-        """What is new, and which rows of it are chosen: the likeliest, with few of one kind."""
+    def _choose(self, drawn: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+        """The likeliest new ones, with few of one kind, and how many were new."""
         wanted = round(self.settings.share * len(drawn))
         screened = screen_crystals(
             [drawn], self.known, frozenset(), len(drawn), likely=lambda t: torch.tensor(t["log_probability"].to_numpy())
@@ -296,7 +274,7 @@ class ExpertIteration:
                 (list(table["protostructure"]), max(round(settings.per_prototype * wanted), 1)),
             ],
         )  # fmt: skip
-        return table, kept
+        return table.iloc[kept].reset_index(drop=True), screened.n_new
 
     # -- learning -----------------------------------------------------------------------------------------
 
@@ -326,17 +304,10 @@ class ExpertIteration:
         generator = torch.Generator().manual_seed(settings.seed * 100_003 + number)
         crystals = settings.steps * settings.batch_size
         old, recent = self.own[:-RECENT], self.own[-RECENT:]
-        judged = 1 - settings.guessed
-        shares = [
-            (recent, judged * (0.5 if old else 1.0)),
-            (old, judged * 0.5),
-            (self.guesses[-RECENT:], settings.guessed),
-        ]
+        shares = [(recent, 0.5 if old else 1.0), (old, 0.5 if old else 0.0)]
         parts = [_some(self.base, round(crystals * (1 - settings.own)), generator)]
         for group, share in shares:
-            group = [part for part in group if len(part.batch)]
-            n = [round(crystals * settings.own * share / len(group)) for _ in group]
-            parts += [_some(part, most, generator) for part, most in zip(group, n, strict=True) if most]
+            parts += [_some(p, max(round(crystals * settings.own * share / len(group)), 1), generator) for p in group]
         batch = respell(OrbitBatch.concatenate([part.batch for part in parts]), generator)
         chosen = CrystalRows(batch, torch.cat([p.labels for p in parts]), torch.cat([p.source for p in parts]))
         sampler = SizedBatches(
@@ -372,15 +343,11 @@ def start_drawing() -> None:
 
 
 def _draw_shard(draws: CrystalDraws, shard: int, n: int) -> pd.DataFrame:
-    """A table of draws with ``log_probability`` and guessed energies by the embedded surrogate."""
+    """A table of draws with ``log_probability`` by the embedded surrogate."""
     global _sampler, _likely
     if _sampler is None or _sampler[0] != draws.model:
         _sampler = (draws.model, draws.sampler())
     if _likely is None:
         _likely = LikelyHits(CrystalJudge(Wish({ABOVE: Interval(None, LOW)}), hull="known"))
     table = draws.draw(_sampler[1], shard, n)
-    expected = _likely.expect(table)
-    guess = _likely.guess(expected, torch.Generator().manual_seed(shard_seed(draws.seed, f"{draws.name}-guess", shard)))
-    return table.assign(
-        log_probability=_likely.probability_of(expected).numpy(), **{name: v.numpy() for name, v in guess.items()}
-    )
+    return table.assign(log_probability=_likely.log_probability(table).numpy())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -70,14 +69,6 @@ class HitOdds:
         return total.masked_fill(total.isnan(), -torch.inf)
 
 
-class Expected(NamedTuple):
-    """Crystals, and means and standard deviations [B, P] of what the judge would measure of them."""
-
-    batch: OrbitBatch
-    mean: Tensor
-    std: Tensor
-
-
 class LikelyHits:
     """The embedded surrogate, asked how likely drawn crystals are to be hits of a judge."""
 
@@ -94,25 +85,8 @@ class LikelyHits:
 
         Energies are taken for higher by what the judge may overcount (`generators.oracles.overcounted`).
         """
-        return self.probability_of(self.expect(table))
-
-    def expect(self, table: pd.DataFrame) -> Expected:
-        """What the judge would measure, as the surrogate expects it."""
         batch = from_frame(table)
-        return Expected(batch, *self.model.predict(crystal_features(batch)))
-
-    def probability_of(self, expected: Expected) -> Tensor:
-        """`log_probability` of what is expected."""
-        batch, mean = expected.batch, expected.mean.clone()
+        mean, std = self.model.predict(crystal_features(batch))
         if ENERGY in self.model.properties:
             mean[:, self.model.properties.index(ENERGY)] += overcounted(batch)
-        return self.odds.log_probability(batch, mean, expected.std, self.odds.hull_energy(batch))
-
-    def guess(self, expected: Expected, generator: torch.Generator) -> dict[str, Tensor]:
-        """Formation energy and energy above the judge's hull [B] (eV/atom), drawn from what is expected: a model that
-        learns from many such labels learns how probable each value is."""
-        column = self.model.properties.index(ENERGY)
-        noise = torch.randn(len(expected.mean), generator=generator, dtype=torch.float64)
-        energy = expected.mean[:, column].double() + noise * expected.std[:, column].double()
-        hull = self.odds.judge.hull.hull_energy(fractions_of_batch(expected.batch))
-        return {ENERGY: energy, ABOVE: energy - torch.from_numpy(hull)}
+        return self.odds.log_probability(batch, mean, std, self.odds.hull_energy(batch))
