@@ -136,7 +136,7 @@ def write_drawn(table: pd.DataFrame, output: Path, made_by: str, by: str, add: b
         f"""# Card of {output.name}
 
 - Made by {made_by}
-  Relaxed within symmetry by CHGNet.
+  Relaxed within symmetry by CHGNet, then each written in all the symmetry that it has (`data/full_symmetry.py`).
 {lines}
 - Rows: {len(table):,}; what CHGNet puts more than {-FAR_BELOW:g} eV/atom below the hull is left out, as its error.
 - **Labels are CHGNet's (0.3.0), not DFT's.** Energy above the embedded hull: {shares_above_hull(table)} eV/atom.

@@ -113,7 +113,8 @@ def test_candidates_are_judged_ranked_and_written(
     table = pd.read_parquet(folder / "candidates.parquet")
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["raremat"]["judge_calls"] == 4 and summary["raremat"]["hits"] >= int(table["hit"].sum())
-    assert summary["raremat"]["expected_hits"] == pytest.approx(table["hit_probability"].sum(), abs=1)
+    expected, dropped = table["hit_probability"].sum(), 4 - len(table)  # when relaxed, after the surrogate was asked
+    assert expected - 0.5 <= summary["raremat"]["expected_hits"] <= expected + dropped + 0.5
     assert summary["raremat"]["new_hits"] == int((table["hit"] & table["novel"]).sum())
     assert "expected by the surrogate), " in text and "of them distinct and new when relaxed" in text
     drawn = sorted(pd.read_parquet(folder / "samples.parquet")["id"])
