@@ -10,7 +10,7 @@ that was judged to a table, for instance ``data/tables/chosen.parquet``. A kille
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pandas as pd
@@ -24,8 +24,7 @@ from generators.crystals.draws import CrystalDraws
 from generators.crystals.expert_iteration import LOW, ExpertIteration, IterationSettings
 from generators.crystals.judging import ABOVE
 from generators.crystals.labelling import compact, write_drawn
-from generators.crystals.task_schema import SOURCES
-from generators.crystals.usual import FOR_STABILITY, NEAR_HULL
+from generators.crystals.usual import FOR_STABILITY, NEAR_HULL, Usual
 from generators.manifest import file_hash
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask
@@ -78,8 +77,8 @@ def iterate(arguments: argparse.Namespace) -> None:
     g, t = arguments.guidance, arguments.temperature
     draws = CrystalDraws(
         arguments.generator,
-        CrystalSamplerSettings(
-            g, t, g, t, source=SOURCES.index("chosen"),
+        replace(
+            Usual(g, t, FOR_STABILITY.like).sampler_settings,
             batch_size=settings.shard_size if settings.device == "cuda" else CrystalSamplerSettings.batch_size,
         ),
         CrystalTask(

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from data.cells import decode
 from data.dataset import CrystalDataset
-from data.full_symmetry import in_full_symmetry
+from data.full_symmetry import RELAXED_SYMPREC, in_full_symmetry
 from data.orbit_batch import OrbitBatch
 from data.protostructure import crystal_key, protostructure_label
 from generators.evaluation.matching import first_equal, matches
@@ -109,7 +109,7 @@ class Protocol:
     """
 
     symprec: float = 0.01
-    relaxed_symprec: float = 0.1
+    relaxed_symprec: float = RELAXED_SYMPREC
     relax: str = "symmetric"
     metastable: float = 0.1
     repeats: int = 1000

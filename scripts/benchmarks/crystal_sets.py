@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
@@ -12,6 +13,7 @@ import pandas as pd
 import torch
 from pymatgen.core import Composition
 
+import data.tables
 from data.dataset import CrystalDataset
 from data.decorations import load_decorations
 from data.exchanges import load_all_exchanges, load_draws, stable_exchanges
@@ -29,6 +31,7 @@ from generators.crystals.model import load_crystal_model
 from generators.crystals.tasks import chosen_seeds
 from generators.crystals.usual import FOR_STABILITY, NEAR_HULL
 from generators.evaluation.evaluate import ENERGY, Reference
+from generators.manifest import file_hash
 from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import Hull, fractions_of
 from generators.oracles.hull_tables import LOWEST, known_compounds, reference_compounds
@@ -39,7 +42,7 @@ from generators.sampling.templates import Templates
 from generators.screening.crystal_exchange import exchange_crystals, with_elements
 from generators.screening.crystal_funnel import KnownCrystals, screen_crystals
 from generators.screening.ion_exchange import Similarity
-from generators.shipped import shipped
+from generators.shipped import CRYSTAL_SURROGATE, shipped
 from generators.wish import Interval, Wish
 
 LARGEST = 20
@@ -58,7 +61,8 @@ class CrystalBench:
     guided = FOR_STABILITY.sampler_settings
 
     def __init__(self, structures: Path, model: str | None = None) -> None:
-        self.model = load_crystal_model(Path(model) if model else shipped("crystal"))
+        self.path = Path(model) if model else shipped("crystal")
+        self.model = load_crystal_model(self.path)
         known, _ = read_crystals(structures)
         self.known = _bare(known)
         parts = split_by(groups_of(known), (0.9, 0.05, 0.05), self.model.seed)
@@ -83,6 +87,15 @@ class CrystalBench:
         """A wish in the order of the model's properties."""
         names = [scale.name for scale in self.model.scales]
         return Conditions.from_wish({name: Interval(*sides) for name, sides in intervals.items()}, names, 1)
+
+    def kept_in(self, cache: Path, name: str, *others: bytes) -> Path:
+        """Folder of figures that stand while model, surrogate, embedded tables, usual settings and ``others`` do."""
+        tables = sorted(Path(data.tables.__path__[0]).glob("*.parquet"))
+        made_of = [file_hash(path).encode() for path in (self.path, shipped(CRYSTAL_SURROGATE), *tables)]
+        digest = hashlib.sha256(b"".join([repr((FOR_STABILITY, NEAR_HULL)).encode(), *made_of, *others]))
+        folder = cache / f"{name}-{digest.hexdigest()[:8]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
     def stable(self) -> Conditions:
         """What the model is asked for under a wish for an energy above the hull of at most 0."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,18 +18,15 @@ from data.contact import atomic_radii, shortest_ratio
 from data.orbit_batch import OrbitBatch
 from generators.crystals.draws import drawn_table
 from generators.crystals.generate import known_prototypes
-from generators.crystals.usual import FOR_STABILITY, NEAR_HULL
 from generators.element_features import N_STATES
 from generators.evaluation.evaluate import density
 from generators.evaluation.metrics import distances
 from generators.evaluation.samples import shortest_distance
-from generators.manifest import file_hash
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask
 from generators.screening.charge_balance import balanced_or_alloy, charge_balanced
 from generators.screening.crystal_funnel import KnownCrystals
 from generators.screening.element_shares import radioactive_elements
-from generators.shipped import shipped
 
 N, SHARD, SEED, FAR = 10_000, 1000, 200, 0.7
 SHOWN = {
@@ -53,9 +49,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         ),
         "raremat, wish: stable": bench.drawn(small, bench.guided, bench.stable()),
     }
-    asked = f"{FOR_STABILITY.guidance:g}-{FOR_STABILITY.temperature:g}-{NEAR_HULL.low:g}-{NEAR_HULL.high:g}"
-    folder = arguments.cache / f"statistics-{file_hash(Path(arguments.model or shipped('crystal')))[:8]}-{asked}"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = bench.kept_in(arguments.cache, "statistics")
     rows = []
     for number, (label, draw) in enumerate(sets.items()):
         file = folder / f"{number}.json"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import re
 import tempfile
@@ -35,7 +34,6 @@ from generators.oracles.hull_tables import FAR_BELOW, chgnet_hull, known_hull
 from generators.oracles.judge import JudgeSettings
 from generators.oracles.overcounted import DOUBTFUL, overcounted
 from generators.screening.crystal_funnel import KnownCrystals
-from generators.shipped import CRYSTAL_SURROGATE, shipped
 
 N = 400
 FIRST_SEED = 10
@@ -114,14 +112,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     sets: dict[str, tuple[Callable[[int, int], OrbitBatch], int]] = bench.sets()
     hull, known = published_hull(arguments.data), KnownCrystals(bench.known)
     rows: list[dict[str, Any]] = []
-    weights = (Path(arguments.model or shipped("crystal")), shipped(CRYSTAL_SURROGATE))
-    made_of = hashlib.sha256(
-        b"".join(
-            [repr((FOR_STABILITY, NEAR_HULL)).encode(), hull.energy.tobytes(), *(path.read_bytes() for path in weights)]
-        )
-    ).hexdigest()
-    kept = arguments.cache / f"crystals-{made_of[:8]}"
-    kept.mkdir(parents=True, exist_ok=True)
+    kept = bench.kept_in(arguments.cache, "crystals", hull.energy.tobytes())
     with tempfile.TemporaryDirectory() as name:
         for label, (draw, seeds) in sets.items():
             for seed in range(min(seeds, arguments.seeds)):
