@@ -114,7 +114,7 @@ def test_candidates_are_judged_ranked_and_written(
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["raremat"]["judge_calls"] == 4 and summary["raremat"]["hits"] >= int(table["hit"].sum())
     expected, dropped = table["hit_probability"].sum(), 4 - len(table)  # when relaxed, after the surrogate was asked
-    assert expected - 0.5 <= summary["raremat"]["expected_hits"] <= expected + dropped + 0.5
+    assert expected - 0.06 <= summary["raremat"]["expected_hits"] <= expected + dropped + 0.06  # rounded to 0.1
     assert summary["raremat"]["new_hits"] == int((table["hit"] & table["novel"]).sum())
     assert "expected by the surrogate), " in text and "of them distinct and new when relaxed" in text
     drawn = sorted(pd.read_parquet(folder / "samples.parquet")["id"])
