@@ -81,6 +81,7 @@ class ModelConfig:
     unconditional: float = 0.15
     cutoff: float = 5.0  # Å, of the structure network
     initial: str | None = None  # a model file whose weights training starts from (crystal)
+    learn: str = "all"  # all | geometry: prototypes and elements are held to the initial model (crystal)
 
     def __post_init__(self) -> None:
         _at_least(self, "model.", 1, "width", "depth", "heads", "members")
@@ -88,6 +89,10 @@ class ModelConfig:
         _at_least(self, "model.", 0, "weight_decay", "warmup_steps")
         _positive(self, "model.", "learning_rate", "cutoff")
         _share(self, "model.", "dropout", "ema_decay", "unconditional")
+        if self.learn not in ("all", "geometry"):
+            raise ValueError(f"model.learn={self.learn!r}: use all or geometry")
+        if self.learn == "geometry" and self.initial is None:
+            raise ValueError("model.learn=geometry: needs model.initial, what is not learnt is held to it")
 
 
 @dataclass

@@ -24,7 +24,7 @@ from generators.crystals.draws import CrystalDraws
 from generators.crystals.expert_iteration import LOW, ExpertIteration, IterationSettings
 from generators.crystals.judging import ABOVE
 from generators.crystals.labelling import compact, write_drawn
-from generators.crystals.usual import FOR_STABILITY, NEAR_HULL, Usual
+from generators.crystals.usual import FOR_STABILITY, NEAR_HULL
 from generators.manifest import file_hash
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask
@@ -78,7 +78,7 @@ def iterate(arguments: argparse.Namespace) -> None:
     draws = CrystalDraws(
         arguments.generator,
         replace(
-            Usual(g, t, FOR_STABILITY.like).sampler_settings,
+            FOR_STABILITY._replace(guidance=g, temperature=t).sampler_settings,
             batch_size=settings.shard_size if settings.device == "cuda" else CrystalSamplerSettings.batch_size,
         ),
         CrystalTask(

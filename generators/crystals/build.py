@@ -37,7 +37,8 @@ def build_crystals(config: TrainConfig) -> tuple[CrystalDataModule, CrystalDiffu
     and an untrained model.
 
     With ``model.initial`` the model goes on from that one's weights, with its size, its properties and their scales: a
-    small table need not have labels of all of them.
+    small table need not have labels of all of them. With ``model.learn=geometry`` prototypes and elements stay as that
+    model has them.
 
     Raises:
         ValueError: a property that no part has, too few labels, or another list of properties than the initial model's.
@@ -101,6 +102,8 @@ def build_crystals(config: TrainConfig) -> tuple[CrystalDataModule, CrystalDiffu
     )
     if initial is not None:
         module.start_from(initial[1])
+        if model.learn == "geometry":
+            module.hold()
     return data, module, rejected
 
 

@@ -20,14 +20,14 @@ from generators.crystals.model import CrystalModel, denoiser_weights
 from generators.crystals.noise import geometry_path, observe
 from generators.denoiser.crystal_denoiser import (
     MOST_ELEMENTS,
-    NEAREST_TIME,
     CrystalCondition,
     CrystalDenoiser,
     CrystalDenoiserConfig,
+    NoisyCrystals,
 )
 from generators.diffusion.interpolants import gaussian_guess
-from generators.diffusion.masked import corrupt, negative_bound
-from generators.diffusion.times import low_discrepancy_times
+from generators.diffusion.masked import corrupt, negative_bound, weighted_by_hidden
+from generators.diffusion.times import low_discrepancy_times, near_data
 from generators.element_features import N_STATES
 from generators.schedule import OptimizerConfig, move_average, warmed_cosine
 
@@ -37,12 +37,14 @@ WEIGHTS = {
     "count": 0.5,
     "positions": 0.5,
     "elements": 0.5,
-    "coordinates": 10.0,
-    "lattice": 3.0,
+    "coordinates": 5.0,
+    "lattice": 1.5,
 }
-"""Of the terms: nats per crystal; mean squares of miss / (time + `NEAREST_TIME`), length units; and of the lattice's
+"""Of the terms: nats per crystal; mean squares of miss / (time + `SMALL_TIME`), length units; and of the lattice's
 miss in units of the spread that is left without any knowledge."""
-LEAST_SPREAD = 0.05
+SMALL_TIME, LEAST_SPREAD = 0.01, 0.02
+HELD = 20.0
+"""`WEIGHTS` of what is held count so many times."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,12 @@ class CrystalDiffusion(pl.LightningModule):
         self.denoiser = CrystalDenoiser(len(self.scales), denoiser or CrystalDenoiserConfig())
         self.averaged = copy.deepcopy(self.denoiser).requires_grad_(False)
         self.seed = seed
+        self._held: list[CrystalDenoiser] = []  # not a module of this one: it is neither trained nor saved
+
+    def hold(self) -> None:
+        """From now on only the geometry is learnt: what the model says of prototypes and elements is held to what it
+        says now (distillation, Hinton et al., 2015), whatever the data."""
+        self._held = [copy.deepcopy(self.denoiser).requires_grad_(False).eval()]
 
     # -- the loss -------------------------------------------------------------------------------------------
 
@@ -117,6 +125,7 @@ class CrystalDiffusion(pl.LightningModule):
         element_hidden = torch.where(on_geometry[:, None], torch.zeros_like(some), position_hidden | some)
 
         time = low_discrepancy_times(b, generator, device)
+        time = torch.where(on_geometry, near_data(time, generator), time)
         seen = torch.rand(b, generator=generator).to(device) < self.tasks.with_geometry
         has_geometry = on_geometry | (~on_prototype & seen)
         with torch.autocast(device.type, enabled=False):  # lengths need all their digits
@@ -128,39 +137,73 @@ class CrystalDiffusion(pl.LightningModule):
         tokens = denoiser(state, wish)
 
         open_number = (condition.n_elements == 0) & (condition.composition.sum(-1) == 0)
-        start = wyckoff_table().position_start.to(device)[crystals.space_group]
-        letters = (crystals.position - start[:, None]).clamp(min=0) * crystals.mask
-        position = F.log_softmax(denoiser.position_logits(tokens, crystals.space_group), -1)
-        element = F.log_softmax(denoiser.element_logits(tokens, state).masked_fill(~self._known(device), -1e9), -1)
-        number = crystals.n_elements.clamp(max=MOST_ELEMENTS)
-        nll = {
-            "n_elements": F.cross_entropy(denoiser.number_logits(wish), number, reduction="none"),
-            "space_group": F.cross_entropy(denoiser.space_group_logits(wish), crystals.space_group, reduction="none"),
-            "count": F.cross_entropy(
-                denoiser.count_logits(wish, crystals.space_group), crystals.n_orbits, reduction="none"
-            ),
-            "positions": negative_bound(position, letters, position_hidden, crystals.mask),
-            "elements": negative_bound(element, crystals.atomic_number, element_hidden, crystals.mask),
-        }
+        said = self._said(denoiser, crystals, state, tokens, wish)
         counted = {"n_elements": open_number, "positions": on_prototype, "elements": ~on_geometry}
-        terms = {}
-        for name, value in nll.items():
+        if self._held:
+            rows = (~on_geometry).nonzero().squeeze(-1)
+            said = {name: value[rows] for name, value in said.items()}
+            counted = {name: value[rows] for name, value in counted.items()}
+            meant = self._meant(crystals.select(rows), state.select(rows), condition.select(rows))
+            away = {name: F.kl_div(said[name], meant[name], reduction="none", log_target=True).sum(-1) for name in said}
+            hidden, mask = {"positions": position_hidden[rows], "elements": element_hidden[rows]}, crystals.mask[rows]
+            terms = {
+                name: value if value.dim() == 1 else weighted_by_hidden(value, hidden[name], mask)
+                for name, value in away.items()
+            }
+            weight = torch.ones(len(rows), device=device)
+        else:
+            start = wyckoff_table().position_start.to(device)[crystals.space_group]
+            letters = (crystals.position - start[:, None]).clamp(min=0) * crystals.mask
+            number = crystals.n_elements.clamp(max=MOST_ELEMENTS)
+            terms = {
+                "n_elements": F.nll_loss(said["n_elements"], number, reduction="none"),
+                "space_group": F.nll_loss(said["space_group"], crystals.space_group, reduction="none"),
+                "count": F.nll_loss(said["count"], crystals.n_orbits, reduction="none"),
+                "positions": negative_bound(said["positions"], letters, position_hidden, crystals.mask),
+                "elements": negative_bound(said["elements"], crystals.atomic_number, element_hidden, crystals.mask),
+            }
+        for name, value in terms.items():
             used = weight * counted[name] if name in counted else weight
             terms[name] = (used * value).sum() / used.sum().clamp(min=1)
 
-        step, strain = denoiser.geometry(tokens, state)
+        with torch.autocast(device.type, enabled=False):
+            step, strain = denoiser.geometry(tokens.float(), state)
         axes = crystals.strain[:, :1].exp()[:, :, None] ** (1 / 3)  # Å, the conventional cell as a cube
         unit = (self.strain_scale.expected_volume(crystals) / crystals.n_atoms) ** (1 / 3)
         free = crystals.coordinate_mask * on_geometry[:, None, None]
-        nearness = 1 / (time + NEAREST_TIME) ** 2
+        nearness = 1 / (time + SMALL_TIME) ** 2
         miss = (step + time[:, None, None] * path.velocity) * (axes / unit[:, None, None])
         terms["coordinates"] = (miss**2 * nearness[:, None, None] * free).sum() / free.sum().clamp(min=1)
         on_lattice = crystals.strain_mask * on_geometry[:, None]
         _, spread = gaussian_guess(path.standard_strain, time[:, None])
         off = ((strain + time[:, None] * path.strain_velocity) / (spread + LEAST_SPREAD)) ** 2
         terms["lattice"] = (off * on_lattice).sum() / on_lattice.sum().clamp(min=1)
-        total = sum((WEIGHTS[name] * value for name, value in terms.items()), torch.zeros((), device=device))
+        total = torch.zeros((), device=device)
+        for name, value in terms.items():
+            total = total + (HELD if self._held and name in said else 1.0) * WEIGHTS[name] * value
         return total, terms
+
+    @torch.no_grad()
+    def _meant(self, crystals: OrbitBatch, state: NoisyCrystals, condition: CrystalCondition) -> dict[str, Tensor]:
+        """The same of the network that is held to."""
+        before = self._held[0].to(crystals.mask.device)
+        wish = before.embed_condition(condition)
+        return self._said(before, crystals, state, before(state, wish), wish)
+
+    def _said(
+        self, denoiser: CrystalDenoiser, crystals: OrbitBatch, state: NoisyCrystals, tokens: Tensor, wish: Tensor
+    ) -> dict[str, Tensor]:
+        """Log-probabilities [B, S] or [B, K, S] of everything that is drawn before the geometry."""
+        known = torch.zeros(N_STATES, dtype=torch.bool, device=tokens.device)
+        known[list(self.known_elements)] = True
+        logits = {
+            "n_elements": denoiser.number_logits(wish),
+            "space_group": denoiser.space_group_logits(wish),
+            "count": denoiser.count_logits(wish, crystals.space_group),
+            "positions": denoiser.position_logits(tokens, crystals.space_group),
+            "elements": denoiser.element_logits(tokens, state).masked_fill(~known, -1e9),
+        }
+        return {name: F.log_softmax(value.float(), -1) for name, value in logits.items()}
 
     def _condition(
         self, crystals: OrbitBatch, source: Tensor, conditions: Conditions, generator: torch.Generator
@@ -178,11 +221,6 @@ class CrystalDiffusion(pl.LightningModule):
             crystals.n_elements * some(self.tasks.n_elements),
             source * some(self.tasks.source),
         )
-
-    def _known(self, device: torch.device) -> Tensor:
-        known = torch.zeros(N_STATES, dtype=torch.bool, device=device)
-        known[list(self.known_elements)] = True
-        return known
 
     # -- Lightning --------------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ class TaskConfig:
     keep_elements: float = 0.0  # share of the species of seed structures that keep their element
     exchange: int = 0  # above 0: so many species of a seed or prototype get another element, the rest keep theirs
     within_groups: bool = False  # with exchange: the other element is a neighbour in the group or the f block
+    charge_balanced: bool = False  # only crystals whose oxidation states add up to zero (SMACT; alloys do not)
     keep_known: bool | None = None  # known compounds are results too; None: only if a composition is given
     geometries: int | None = None  # of one crystal key that go on; None: 1, all if a composition is given
     prototype_guidance: float | None = None  # of space groups and positions; None: screening.guidance, as for elements
@@ -56,6 +57,6 @@ class TaskConfig:
         """Keys that only whole crystals have and that were set."""
         names = (
             "composition", "formula_units", "chemical_system", "space_groups", "crystal_system", "n_atoms",
-            "n_elements", "prototypes", "seed_structures",
+            "n_elements", "prototypes", "seed_structures", "charge_balanced",
         )  # fmt: skip
         return [name for name in names if getattr(self, name)]

@@ -21,7 +21,7 @@ from generators.sampling.reachable import MAX_ATOMS, MAX_ORBITS
 from generators.wish import Wish, parse_elements
 
 _KEYS = ("n_atoms", "n_elements", "formula_units", "space_groups", "keep_elements", "exchange", "noise", "composition",
-         "chemical_system")  # fmt: skip
+         "chemical_system", "charge_balanced")  # fmt: skip
 EMBEDDED, CHOSEN = "embedded", "chosen"
 
 
@@ -61,6 +61,7 @@ def crystal_task(
             exchange=config.exchange,
             within_groups=config.within_groups,
             noise=config.noise,
+            charge_balanced=config.charge_balanced,
         )
     except ValueError as error:
         prefix = "task." if str(error).startswith(_KEYS) else ""
@@ -153,9 +154,11 @@ def describe_task(config: TaskConfig) -> str:
     parts = []
     for name in config.given():
         value = getattr(config, name)
-        if name in ("formula_units", "n_atoms", "n_elements"):
+        if value is True:
+            text = ""
+        elif name in ("formula_units", "n_atoms", "n_elements"):
             text = f"{value[0]} to {value[1]}" if value[0] != value[1] else str(value[0])
         else:
             text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-        parts.append(f"{name.replace('_', ' ')} {text}")
+        parts.append(f"{name.replace('_', ' ')} {text}".strip())
     return "; ".join(parts) or "de novo"

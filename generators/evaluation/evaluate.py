@@ -17,7 +17,7 @@ from data.dataset import CrystalDataset
 from data.full_symmetry import RELAXED_SYMPREC, in_full_symmetry
 from data.orbit_batch import OrbitBatch
 from data.protostructure import crystal_key, protostructure_label
-from generators.evaluation.matching import first_equal, matches
+from generators.evaluation.matching import first_equal, matches, same_crystals
 from generators.evaluation.metrics import Figure, distances, summarise
 from generators.evaluation.samples import Samples, displacement, shortest_distance, without_symmetry
 from generators.judging import JudgeWorkers, PhononWorkers, judged_batch
@@ -163,7 +163,9 @@ def evaluate(
         relaxed = judged_batch(judged)
         _add_energies(table, judged, relaxed, hull, protocol)
         table["rmsd"] = np.where(judged["valid"], displacement(start, relaxed).numpy(), np.nan)
-        structures = _after_relaxation(table, relaxed, structures, reference, protocol)
+        after = _after_relaxation(table, relaxed, structures, reference, protocol)
+        table["matches_relaxed"] = table["relaxed"] & np.array(same_crystals(structures, after))
+        structures = after
     same = first_equal(table["formula"].tolist(), structures)
     table["duplicate_of"] = [table["id"][j] if j != i else "" for i, j in enumerate(same)]
     table["unique"] = table["duplicate_of"] == ""

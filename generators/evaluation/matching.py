@@ -25,6 +25,12 @@ def first_equal(formulas: Sequence[str], structures: Sequence[Structure]) -> lis
     return result
 
 
+def same_crystals(first: Sequence[Structure], second: Sequence[Structure]) -> list[bool]:
+    """Whether the two structures of each pair are the same crystal."""
+    matcher = StructureMatcher()
+    return [bool(matcher.fit(a, b)) for a, b in zip(first, second, strict=True)]
+
+
 def matches(
     formulas: Sequence[str],
     structures: Sequence[Structure],

@@ -20,6 +20,7 @@ SHARES = {
     "novel_prototype": "protostructure not in the reference",
     "symmetric": "space group above P1",
     "relaxed": "the judge's relaxation converged",
+    "matches_relaxed": "the sample and its relaxed form are the same crystal",
     "metastable": "energy above hull within the tolerance",
     "stable": "on or below the hull (1 meV/atom)",
     "far_below_hull": "more than 0.3 eV/atom below the hull: rather an error of the judge than a discovery",

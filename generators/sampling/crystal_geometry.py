@@ -27,6 +27,7 @@ class CrystalSamplerSettings:
         temperature: of elements.
         prototype_guidance, prototype_temperature: of space groups, positions, and which orbits share an element; the
             number of elements is drawn before them and never guided.
+        group_guidance, group_temperature: of space groups and numbers of orbits, in multiples of the prototypes'.
         steps: network evaluations for the geometry.
         boost: `generators.diffusion.interpolants.boost` of the coordinates.
         power: of the time schedule.
@@ -41,6 +42,8 @@ class CrystalSamplerSettings:
     temperature: float = 1.0
     prototype_guidance: float = 1.0
     prototype_temperature: float = 1.0
+    group_guidance: float = 1.0
+    group_temperature: float = 1.0
     steps: int = 16
     boost: float = 6.0
     power: float = 1.0
@@ -50,10 +53,10 @@ class CrystalSamplerSettings:
     template_share: float = 0.75
 
     def __post_init__(self) -> None:
-        for name in ("guidance", "prototype_guidance"):
+        for name in ("guidance", "prototype_guidance", "group_guidance"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must not be negative")
-        for name in ("temperature", "prototype_temperature"):
+        for name in ("temperature", "prototype_temperature", "group_temperature"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must be positive")
         if self.steps < 1:

@@ -15,6 +15,7 @@ from data.orbit_batch import OrbitBatch
 from data.wyckoff import N_SPACE_GROUPS
 from generators.element_features import N_STATES
 from generators.sampling.reachable import MAX_ATOMS, MAX_ORBITS, all_reachable, composition_reachable
+from generators.screening.charge_balance import charge_balanced as neutral
 
 CRYSTAL_SYSTEMS = {
     "triclinic": (1, 2),
@@ -47,6 +48,7 @@ class CrystalTask:
         within_groups: with ``exchange``, only neighbours in the group or the f block come in, where any is allowed.
         tied: orbits of a seed that share an element share one again, and others do not: the protostructure stays.
         noise: time at which the geometry starts, 1 for nothing of the seeds' geometry.
+        charge_balanced: oxidation states add up to zero (`generators.screening.charge_balance`).
 
     Raises:
         ValueError: what can never hold.
@@ -66,6 +68,7 @@ class CrystalTask:
     within_groups: bool = False
     tied: bool = True
     noise: float = 1.0
+    charge_balanced: bool = False
 
     def __post_init__(self) -> None:
         for name in ("n_atoms", "n_elements", "formula_units"):
@@ -108,6 +111,8 @@ class CrystalTask:
             )
         if any(count < 1 for count in self.composition.values()):
             raise ValueError(f"composition={dict(self.composition)}: counts must be 1 or more")
+        if self.charge_balanced and self.composition and not neutral(*zip(*self.composition.items(), strict=True)):
+            raise ValueError("charge_balanced: no oxidation states of this composition add up to zero")
 
     @property
     def required(self) -> frozenset[int]:
@@ -155,6 +160,8 @@ class CrystalTask:
             unit = torch.zeros(N_STATES, dtype=torch.long)
             unit[list(self.composition)] = torch.tensor(list(self.composition.values()))
             fine &= (counts == (n // unit.sum())[:, None] * unit).all(1)
+        if self.charge_balanced:
+            fine &= torch.tensor([neutral(c.atomic_numbers, c.multiplicities) for c in batch.to_crystals()])
         return fine
 
     def group_mask(self) -> Tensor:

@@ -25,7 +25,7 @@ from generators.sampling.templates import Templates
 from generators.screening.ion_exchange import group_neighbours
 
 _NEVER = -1e9
-_ROUNDS = 60
+_ROUNDS, _SIZE_ROUNDS = 60, 8
 
 
 class CrystalSampler:
@@ -66,23 +66,41 @@ class CrystalSampler:
             wish: one row.
             generator: CPU generator.
         """
-        if task.seeds is None:
-            if task.composition:
-                return self.draw_geometry(self._of_composition(task, wish, n, generator), wish, generator)
-            frame, numbers = self.draw_prototypes(task, wish, self.draw_numbers(task, wish, n, generator), generator)
-            frame = self.draw_elements(frame, task, wish, generator, self.settings.for_prototypes, numbers)
-            if self.settings != self.settings.for_prototypes:  # which orbits share an element stays
-                frame = self.draw_elements(
-                    frame, replace(task, seeds=frame, noise=1.0, keep_elements=0.0, exchange=0), wish, generator
-                )
-            return self.draw_geometry(frame, wish, generator)
-        usable = self.usable_seeds(task)
-        seeds = task.seeds.select(usable[torch.randint(len(usable), (n,), generator=generator)])
-        frame = self.draw_elements(seeds, task, wish, generator)
-        if task.noise == 1:
+        done: list[tuple[OrbitBatch, OrbitBatch | None]] = []
+        for _ in range(_ROUNDS if task.charge_balanced else 1):
+            frame, seeds = self._without_geometry(task, wish, n, generator)
+            if task.charge_balanced:
+                rows = task.fulfilled(frame).nonzero().squeeze(-1)
+                frame, seeds = frame.select(rows), None if seeds is None else seeds.select(rows)
+            done.append((frame, seeds))
+            n -= len(frame)
+            if n <= 0:
+                break
+        frame = OrbitBatch.concatenate([frame for frame, _ in done])
+        if not len(frame):
+            raise ValueError("task.charge_balanced: nothing of this kind that the model draws is")
+        if done[0][1] is None or task.noise == 1:
             return self.draw_geometry(frame, wish, generator)
         # The cell keeps its ratio to what its elements would take: an open framework stays open.
+        seeds = OrbitBatch.concatenate([seeds for _, seeds in done if seeds is not None])
         return self.draw_geometry(frame, wish, generator, task.noise, self.geometry.standard(seeds))
+
+    def _without_geometry(
+        self, task: CrystalTask, wish: Conditions, n: int, generator: torch.Generator
+    ) -> tuple[OrbitBatch, OrbitBatch | None]:
+        """Crystals whose coordinates and lattice are still to come, and the seeds that they were made of."""
+        if task.seeds is not None:
+            usable = self.usable_seeds(task)
+            seeds = task.seeds.select(usable[torch.randint(len(usable), (n,), generator=generator)])
+            return self.draw_elements(seeds, task, wish, generator), seeds
+        if task.composition:
+            return self._of_composition(task, wish, n, generator), None
+        frame, numbers = self._sized_prototypes(task, wish, n, generator)
+        frame = self.draw_elements(frame, task, wish, generator, self.settings.for_prototypes, numbers)
+        if self.settings != self.settings.for_prototypes:  # which orbits share an element stays
+            again = replace(task, seeds=frame, noise=1.0, keep_elements=0.0, exchange=0, charge_balanced=False)
+            frame = self.draw_elements(frame, again, wish, generator)
+        return frame, None
 
     def _of_composition(self, task: CrystalTask, wish: Conditions, n: int, generator: torch.Generator) -> OrbitBatch:
         """Prototypes of similar compounds as far as there are any, the others drawn by the model."""
@@ -113,6 +131,31 @@ class CrystalSampler:
         numbers = torch.arange(logits.shape[1])
         possible = (numbers >= min(fewest, MOST_ELEMENTS)) & (numbers <= most)
         return sample_states(logits.masked_fill(~possible, _NEVER), generator).clamp(min=fewest)
+
+    def _sized_prototypes(
+        self, task: CrystalTask, wish: Conditions, n: int, generator: torch.Generator
+    ) -> tuple[OrbitBatch, Tensor]:
+        """`draw_prototypes` as the model would have them among the sizes asked for.
+
+        Masks alone would make small crystals of what the model meant to be large (more elements, lighter), so that
+        crystals of a wrong size are drawn anew, as long as most are right.
+        """
+        fewest, most = task.n_atoms
+        done: list[tuple[OrbitBatch, Tensor]] = []
+        if fewest < most < MAX_ATOMS:
+            wide = replace(task, n_atoms=(1, MAX_ATOMS))
+            for _ in range(_SIZE_ROUNDS):
+                frame, numbers = self.draw_prototypes(
+                    wide, wish, self.draw_numbers(wide, wish, n, generator), generator
+                )
+                right = ((frame.n_atoms >= fewest) & (frame.n_atoms <= most)).nonzero().squeeze(-1)
+                done.append((frame.select(right), numbers[right]))
+                n -= len(right)
+                if not n or 2 * len(right) < len(frame):
+                    break
+        if n:
+            done.append(self.draw_prototypes(task, wish, self.draw_numbers(task, wish, n, generator), generator))
+        return OrbitBatch.concatenate([frame for frame, _ in done]), torch.cat([numbers for _, numbers in done])
 
     def draw_prototypes(
         self, task: CrystalTask, wish: Conditions, numbers: Tensor, generator: torch.Generator
@@ -148,18 +191,19 @@ class CrystalSampler:
         condition = self._condition(wish, n, task, atoms, numbers)
         settings = self.settings.for_prototypes
         temperature = settings.temperature
+        of_groups, cold = settings.guidance * settings.group_guidance, temperature * settings.group_temperature
         enough = torch.arange(sizes.shape[1]) >= numbers[:, None]  # [n, 33] an orbit for every element
         if task.composition:
             possible = sizes.any(1)[:, atoms].T
         else:
             possible = (sizes.any(2).long() @ enough.long().T).T > 0  # [n, 231]
-        logits = self._guided(condition, lambda c, _: self.denoiser.space_group_logits(c), settings.guidance)
-        group = sample_states(logits.masked_fill(~possible, _NEVER), generator, temperature)
+        logits = self._guided(condition, lambda c, _: self.denoiser.space_group_logits(c), of_groups)
+        group = sample_states(logits.masked_fill(~possible, _NEVER), generator, cold)
         counts = (sizes[group, :, atoms] if task.composition else sizes[group].any(2)) & enough
         logits = self._guided(
-            condition, lambda c, rows: self.denoiser.count_logits(c, group[rows].to(self.device)), settings.guidance
+            condition, lambda c, rows: self.denoiser.count_logits(c, group[rows].to(self.device)), of_groups
         )[:, :33]  # fmt: skip
-        count = sample_states(logits.masked_fill(~counts, _NEVER), generator, temperature)
+        count = sample_states(logits.masked_fill(~counts, _NEVER), generator, cold)
         width = int(count.max())
         mask = torch.arange(width) < count[:, None]
         frame = OrbitBatch(

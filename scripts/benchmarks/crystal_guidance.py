@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.crystal_sets import LARGEST, CrystalBench
 from data.dataset import CrystalDataset
@@ -18,17 +18,42 @@ from generators.oracles.judge import JudgeSettings
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask
 
-N, SEED = 200, 100
-BELOW = (None, 0.0)
-SETTINGS: tuple[tuple[tuple[float, float], tuple[float, float], tuple[float | None, float], str], ...] = (
-    ((1.0, 1.0), (3.0, 0.7), BELOW, "any"), ((3.0, 0.85), (4.0, 0.7), BELOW, "any"), ((4.0, 0.9), (4.0, 0.9), BELOW, "any"),
-    ((4.0, 0.9), (4.0, 0.9), (-0.05, 0.05), "any"), ((6.0, 1.5), (6.0, 1.5), BELOW, "chosen"),
-    ((12.0, 1.2), (12.0, 1.2), BELOW, "chosen"), ((12.0, 1.2), (12.0, 1.2), (-0.05, 0.0), "chosen"),
-    ((12.0, 1.2), (12.0, 1.2), (-0.05, 0.03), "any"), ((6.0, 1.2), (12.0, 1.2), (-0.05, 0.03), "chosen"),
-    ((12.0, 1.2), (12.0, 1.2), (-0.05, 0.03), "chosen"),
-)  # fmt: skip
-"""Guidance and temperature of prototypes, the same of elements, energy above the hull that is asked for, and which training
-data to resemble."""
+N, SEED = 400, 100
+BELOW, NEAR = (None, 0.0), (-0.05, 0.03)
+
+
+class Setting(NamedTuple):
+    """Guidance and temperature of prototypes and of elements, energy above the hull that is asked for, which training
+    data to resemble, and guidance and temperature of space groups and numbers of orbits in multiples of the prototypes'."""
+
+    prototypes: tuple[float, float]
+    elements: tuple[float, float]
+    asked: tuple[float | None, float]
+    like: str
+    groups: tuple[float, float] = (1.0, 1.0)
+
+    @property
+    def sampler_settings(self) -> CrystalSamplerSettings:
+        """For the sampler."""
+        return CrystalSamplerSettings(*self.elements, *self.prototypes, *self.groups, source=SOURCES.index(self.like))
+
+
+STRONG = (12.0, 1.2)
+SETTINGS = (
+    Setting((1.0, 1.0), (3.0, 0.7), BELOW, "any"),
+    Setting((3.0, 0.85), (4.0, 0.7), BELOW, "any"),
+    Setting((4.0, 0.9), (4.0, 0.9), BELOW, "any"),
+    Setting((4.0, 0.9), (4.0, 0.9), (-0.05, 0.05), "any"),
+    Setting((6.0, 1.5), (6.0, 1.5), BELOW, "chosen"),
+    Setting(STRONG, STRONG, BELOW, "chosen"),
+    Setting(STRONG, STRONG, (-0.05, 0.0), "chosen"),
+    Setting(STRONG, STRONG, NEAR, "any"),
+    Setting((6.0, 1.2), STRONG, NEAR, "chosen"),
+    Setting(STRONG, STRONG, NEAR, "chosen"),
+    Setting(STRONG, STRONG, NEAR, "chosen", (1.0, 0.6)),
+    Setting(STRONG, STRONG, NEAR, "chosen", (0.5, 0.6)),
+    Setting(STRONG, (12.0, 1.5), NEAR, "chosen", (0.5, 0.6)),
+)
 SHOWN = {
     "sun": "S.U.N.", "sun_strict": "strict", "metastable": "metastable", "far_below_hull": "far below",
     "unique": "unique", "novel": "novel", "novel_prototype": "novel prototype", "valid_composition": "balanced or alloy",
@@ -42,14 +67,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     bench = CrystalBench(arguments.structures, arguments.model)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
-        for i, (of_prototypes, of_elements, asked, like) in enumerate(SETTINGS):
-            settings = CrystalSamplerSettings(
-                guidance=of_elements[0], temperature=of_elements[1],
-                prototype_guidance=of_prototypes[0], prototype_temperature=of_prototypes[1],
-                source=SOURCES.index(like),
-            )  # fmt: skip
-            wish = bench.wish(e_above_hull=asked)
-            batch = bench.drawn(CrystalTask(n_atoms=(1, LARGEST)), settings, wish)(N, SEED)
+        for i, setting in enumerate(SETTINGS):
+            draw = bench.drawn(
+                CrystalTask(n_atoms=(1, LARGEST)), setting.sampler_settings, bench.wish(e_above_hull=setting.asked)
+            )
+            batch = draw(N, SEED)
             dataset = CrystalDataset(batch, {}, ("",) * len(batch), tuple(str(i) for i in range(len(batch))))
             judge = JudgeWorkers(JudgeSettings(with_bulk_modulus=False, max_evaluations=100))
             result = evaluate(
@@ -58,9 +80,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             )  # fmt: skip
             rows.append(
                 {
-                    "settings": (of_prototypes, of_elements, asked, like),
+                    "settings": setting,
                     "elements": sum(len(set(c.atomic_numbers)) for c in batch.to_crystals()) / len(batch),
                     **{key: result.figures[key].value for key in SHOWN},
+                    "p1": 1 - result.figures["symmetric"].value,
                 }
             )
             print(rows[-1], flush=True)
@@ -73,21 +96,23 @@ def _page(rows: list[dict[str, Any]]) -> str:
 
     lines = []
     for row in rows:
-        *pairs, asked, like = row["settings"]
-        of_prototypes, of_elements = (f"{strength:g}, {temperature:g}" for strength, temperature in pairs)
-        shares = " | ".join(f"{100 * row[key]:.0f}" for key in SHOWN)
+        setting: Setting = row["settings"]
+        (g, t), (share, cold) = setting.prototypes, setting.groups
+        pairs = ((g * share, t * cold), setting.prototypes, setting.elements)
+        strengths = " | ".join(f"{strength:g}, {temperature:g}" for strength, temperature in pairs)
+        shares = " | ".join(f"{100 * row[key]:.0f}" for key in (*SHOWN, "p1"))
         lines.append(
-            f"| {of_prototypes} | {of_elements} | {interval(*asked)} | {like} | {row['elements']:.1f} | {shares} |"
+            f"| {strengths} | {interval(*setting.asked)} | {setting.like} | {row['elements']:.1f} | {shares} |"
         )
     return f"""## Guidance of whole crystals
 
 `python scripts/benchmark.py crystal_guidance --structures STRUCTURES.parquet`: {N} samples each of at most {LARGEST} atoms, nothing filtered; seed {SEED}; shares
-in % and protocol as in "Whole crystals" (95 % intervals are at most ± 7). Guidance and temperature of prototypes (space groups, positions, which
-orbits share an element), the same of elements, the energy above the hull (eV/atom) that is asked for, and which training data the crystals
+in % and protocol as in "Whole crystals" (95 % intervals are at most ± 5). Guidance and temperature of space groups and numbers of orbits, of the other parts of
+prototypes (positions, which orbits share an element), the same of elements, the energy above the hull (eV/atom) that is asked for, and which training data the crystals
 shall be like. Where the interval is open
 below, a few end far below the hull. The number of elements is drawn first and never guided: guidance of
 prototypes without it ends at elemental solids and molecules, stable and of no use.
 
-| prototypes | elements | asked for | like | elements per crystal | {" | ".join(SHOWN.values())} |
-|---|---|---|---|---|{"---|" * len(SHOWN)}
+| groups | prototypes | elements | asked for | like | elements per crystal | {" | ".join(SHOWN.values())} | P1 |
+|---|---|---|---|---|---|{"---|" * (len(SHOWN) + 1)}
 {chr(10).join(lines)}"""

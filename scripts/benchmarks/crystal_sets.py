@@ -55,6 +55,16 @@ def _bare(dataset: CrystalDataset) -> CrystalDataset:
     return CrystalDataset(dataset.batch, {}, dataset.prototype, dataset.ids)
 
 
+def _small(dataset: CrystalDataset) -> CrystalDataset:
+    return dataset.select((dataset.batch.n_atoms <= LARGEST).nonzero().squeeze(-1))
+
+
+def _with_energies(known: CrystalDataset) -> Reference:
+    reference = Reference.from_dataset(known)
+    energy = reference_compounds().drop_duplicates("id").set_index("id")[ENERGY].reindex(list(known.ids))
+    return replace(reference, quantities={**reference.quantities, ENERGY: energy.to_numpy(dtype=np.float64)})
+
+
 class CrystalBench:
     """The shipped model, the known crystals, and everything that is compared."""
 
@@ -67,6 +77,8 @@ class CrystalBench:
         self.known = _bare(known)
         parts = split_by(groups_of(known), (0.9, 0.05, 0.05), self.model.seed)
         self.train, self.test = self.known.select(parts["train"]), self.known.select(parts["test"])
+        unseen = self.known.select(torch.cat([parts["val"], parts["test"]]))
+        self.unseen, self.seen = _small(unseen), _small(self.train)
         self.exchanges = load_all_exchanges()
 
     @cached_property
@@ -78,10 +90,14 @@ class CrystalBench:
 
     @cached_property
     def held_out(self) -> Reference:
-        """The known crystals of the test part, with CHGNet's formation energies."""
-        reference = Reference.from_dataset(self.test)
-        energy = reference_compounds().drop_duplicates("id").set_index("id")[ENERGY].reindex(list(self.test.ids))
-        return replace(reference, quantities={**reference.quantities, ENERGY: energy.to_numpy(dtype=np.float64)})
+        """Known crystals of at most `LARGEST` atoms that the model was not trained on, with CHGNet's formation energies."""
+        return _with_energies(self.unseen)
+
+    @cached_property
+    def trained_on(self) -> Reference:
+        """As many of the training part: as near to the held-out ones as a perfect model comes."""
+        generator = torch.Generator().manual_seed(0)
+        return _with_energies(self.seen.select(torch.randperm(len(self.seen), generator=generator)[: len(self.unseen)]))
 
     def wish(self, **intervals: tuple[float | None, float | None]) -> Conditions:
         """A wish in the order of the model's properties."""

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from pymatgen.core import Composition
 
-from benchmarks.crystal_sets import DRAWN, CrystalBench, known_pairs, published_hull
+from benchmarks.crystal_sets import DRAWN, LARGEST, CrystalBench, known_pairs, published_hull
 from data.cells import decode
 from data.contact import atomic_radii, shortest_ratio
 from data.dataset import CrystalDataset
@@ -95,6 +95,7 @@ def _figures(
         "charge_balanced": reported["charge_balanced"],
         "valid_composition": reported["valid_composition"],
         "rmsd_median": float(table["rmsd"].fillna(np.inf).median()),
+        "match": reported["matches_relaxed"],
         "relaxed": reported["relaxed"],
         "space_group_kept": float((table["space_group"] == table["space_group_relaxed"]).mean()),
         "p1": float((table["space_group"] == 1).mean()),
@@ -159,6 +160,7 @@ SHOWN = {
     "far_apart": "far apart",
     "charge_balanced": "charge-balanced",
     "valid_composition": "or alloy",
+    "match": "match relaxed",
     "space_group_kept": "group kept",
     "p1": "P1",
 }
@@ -180,6 +182,8 @@ def _page(frame: pd.DataFrame, bench: CrystalBench) -> str:
             + " |"
         )
     head = " | ".join(SHOWN.values())
+    least = distances(bench.trained_on.quantities, bench.held_out.quantities)
+    floor = " / ".join(f"{least[name.removeprefix('d_')]:.2f}" for name in DISTANCES)
     return f"""## Whole crystals
 
 `python scripts/benchmark.py crystals --structures STRUCTURES.parquet --data FOLDER`: {N:,} samples each of at most 20 atoms; relaxed within
@@ -198,7 +202,9 @@ crystals, of which {len(bench.known) + len(load_predicted()):,} are known compou
 space group in none of the tables of the Materials Project at hand; stable, unique, new to MP: whether or not it is among the hypothetical ones. Far apart: all
 distances above {FAR:.0%} of the sum of the atomic radii; S.U.N. of these: of the samples that are. "Stable": the model is
 asked for an energy of {NEAR_HULL.low:g} to {NEAR_HULL.high:g} eV/atom above the hull, guidance {FOR_STABILITY.guidance:g}, temperature {FOR_STABILITY.temperature:g}, like the chosen draws, as `raremat-generate` does; these were chosen by what the
-embedded surrogate expects of 800 samples of another seed. d: Wasserstein distances to the held-out known crystals (g/cm³, eV/atom, elements).
+embedded surrogate expects of 800 samples of another seed. d: Wasserstein distances to the held-out known crystals of at most {LARGEST} atoms (g/cm³, eV/atom, elements); as many that
+the model was trained on have {floor}. Match relaxed: the sample and its relaxed
+form are the same crystal by StructureMatcher.
 Known prototypes and what is said to start from embedded exchanges start from those that CHGNet had put at most {1000 * SEEDS_ABOVE:.0f} meV/atom above the
 hull (`task.seed_structures=[embedded]`); raremat's own stable draws are the embedded chosen draws of which the same is true (`[chosen]`); plain ion
 exchange and random decoration start from the known crystals of the training part.

@@ -60,6 +60,13 @@ def test_a_table_without_a_property_of_the_initial_model_can_be_learned(table: P
     assert bool(own[:, list(scales).index(ENERGY)].isnan().all())  # of another energy scale
 
 
+def test_the_geometry_alone_is_learnt_from_a_model_that_is_there() -> None:
+    with pytest.raises(ValueError, match=r"model\.learn=geometry: needs model\.initial"):
+        ModelConfig(kind="crystal", learn="geometry")
+    with pytest.raises(ValueError, match=r"model\.learn='lattice': use all or geometry"):
+        ModelConfig(kind="crystal", learn="lattice")
+
+
 def test_another_list_of_properties_than_the_initial_models_is_one_line(table: Path) -> None:
     with pytest.raises(ValueError, match=r"data\.properties: the model of model\.initial has formation_energy"):
         build_crystals(config(table, ["e_above_hull", ENERGY]))

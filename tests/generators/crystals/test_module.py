@@ -87,6 +87,34 @@ def test_training_lowers_what_can_be_learnt(batch: dict[str, Any]) -> None:
     assert all(after[name] < before[name] for name in learnt), (before, after)
 
 
+def test_what_is_held_stays_while_the_geometry_is_learnt(batch: dict[str, Any]) -> None:
+    """Held to itself nothing is away; other data then move the geometry and leave the distributions where they are."""
+    module = make(batch["crystals"])
+    with torch.no_grad():
+        for weight in module.denoiser.parameters():
+            weight.add_(0.1 * torch.randn_like(weight))
+    module.hold()
+    held = ("n_elements", "space_group", "count", "positions", "elements")
+
+    def mean(of: CrystalDiffusion) -> dict[str, float]:
+        with torch.no_grad():
+            found = [of.losses(batch, torch.Generator().manual_seed(s), of.denoiser)[1] for s in range(8)]
+        return {name: sum(float(f[name]) for f in found) / 8 for name in found[0]}
+
+    before = mean(module)
+    assert all(abs(before[name]) < 1e-6 for name in held)
+    optimizer = torch.optim.AdamW(module.denoiser.parameters(), lr=3e-3)
+    for step in range(60):
+        total, _ = module.losses(batch, torch.Generator().manual_seed(1000 + step), module.denoiser)
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+    after = mean(module)
+    assert after["lattice"] < before["lattice"]
+    assert all(after[name] < 0.05 for name in held), after
+    assert not any("_held" in name for name in module.state_dict())
+
+
 def test_the_noise_follows_from_the_generator(batch: dict[str, Any]) -> None:
     module = make(batch["crystals"]).eval()
     one, two, other = (

@@ -86,6 +86,7 @@ def test_describe_reads_well() -> None:
     assert describe_task(TaskConfig()) == "de novo"
     config = TaskConfig(composition="TiO2", formula_units=[1, 4], space_groups=[136, 141], n_atoms=[6, 6])
     assert describe_task(config) == "composition TiO2; formula units 1 to 4; space groups 136, 141; n atoms 6"
+    assert describe_task(TaskConfig(n_elements=[2, 3], charge_balanced=True)) == "n elements 2 to 3; charge balanced"
 
 
 MISTAKES = [
@@ -93,6 +94,7 @@ MISTAKES = [
     (("task.composition=Ti0.5O",), "task.composition='Ti0.5O': write a formula with whole numbers"),
     (("task.composition=TiO2", "task.n_atoms=[4,5]"), "task.n_atoms=[4, 5]: no crystal of space group any"),
     (("task.composition=TiO2", "target.forbidden_elements=[O]"), "O is asked for but not allowed"),
+    (("task.composition=NaCl2", "task.charge_balanced=true"), "task.charge_balanced: no oxidation states of this"),
     (("task.composition=PuO2",), "elements=Pu: the model was not trained on it"),
     (("task.chemical_system=Li,O",), "task.chemical_system"),
     (

@@ -16,7 +16,7 @@ from generators.diffusion.masked import (
     reveal_order,
     sample_states,
 )
-from generators.diffusion.times import low_discrepancy_times
+from generators.diffusion.times import EARLIEST, LATEST, NEAR_SHARE, low_discrepancy_times, near_data
 
 K, S = 3, 4
 
@@ -123,3 +123,16 @@ def test_guidance_is_the_stated_power_of_the_likelihood_ratio() -> None:
     strong = guided_logits(conditional_logits, unconditional_logits, 3.0).softmax(-1)
     exact = conditional_logits.softmax(-1) ** 3 / unconditional_logits.softmax(-1) ** 2
     assert torch.allclose(strong, exact / exact.sum())
+
+
+def test_times_near_the_data_are_uniform_in_their_logarithm() -> None:
+    n = 200_000
+    generator = torch.Generator().manual_seed(0)
+    t = near_data(low_discrepancy_times(n, generator), generator)
+    assert float(t.min()) >= EARLIEST * (1 - 1e-6) and float(t.max()) <= 1
+    below = [float((t <= edge).double().mean()) for edge in (0.02, 0.1, LATEST, 0.7)]
+    expected = [
+        NEAR_SHARE * min(math.log(edge / EARLIEST) / math.log(LATEST / EARLIEST), 1) + (1 - NEAR_SHARE) * edge
+        for edge in (0.02, 0.1, LATEST, 0.7)
+    ]
+    assert below == pytest.approx(expected, abs=0.005)

@@ -19,7 +19,7 @@ from data.decorations import load_decorations
 from data.orbit_batch import OrbitBatch
 from data.symmetry import encode
 from generators import cli
-from generators.evaluation.matching import first_equal, matches
+from generators.evaluation.matching import first_equal, matches, same_crystals
 from generators.evaluation.metrics import bootstrap, distances
 from generators.evaluation.samples import displacement, shortest_distance, without_symmetry
 from generators.oracles.chgnet_potential import SCALE
@@ -49,6 +49,15 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     close.to(folder / "d_overlap.cif")
     (folder / "e_broken.cif").write_text("nothing")
     return folder
+
+
+def test_pairs_are_compared_by_structure() -> None:
+    first, second = rocksalt(5.6, "Na", "Cl"), rocksalt(5.9, "Na", "Cl")
+    moved = rutile(x=0.28)
+    assert same_crystals([first, first, rutile()], [second, rocksalt(5.6, "K", "Cl"), moved]) == [True, False, True]
+    far = rutile()
+    far.translate_sites([2], [0.25, 0, 0.3])
+    assert same_crystals([rutile()], [far]) == [False]
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from smact.screening import smact_validity
 
 from data.crystal import Crystal
 from data.orbit_batch import OrbitBatch
@@ -181,6 +182,19 @@ def test_seeds_keep_the_elements_that_they_shall_keep(sampler: CrystalSampler) -
     assert 0.5 < sum(kept) / len(kept) <= 1.0
 
 
+def test_where_charges_shall_balance_smact_agrees(sampler: CrystalSampler) -> None:
+    for given in ({"n_elements": (2, 3)}, {"seeds": seeds(), "noise": 0.3}, {"seeds": seeds(), "exchange": 1}):
+        task = CrystalTask(charge_balanced=True, **given)  # type: ignore[arg-type]
+        drawn = sampler.draw(task, NOTHING, 60, torch.Generator().manual_seed(0))
+        assert len(drawn) == 60
+        assert all(smact_validity(c.composition, include_alloys=False) for c in drawn.to_crystals())
+    free = sampler.draw(CrystalTask(n_elements=(2, 3)), NOTHING, 60, torch.Generator().manual_seed(0)).to_crystals()
+    assert not all(smact_validity(c.composition, include_alloys=False) for c in free)
+    nothing = CrystalTask(charge_balanced=True, seeds=seeds(), allowed_elements=frozenset({11, 19, 37, 55, 3}))
+    with pytest.raises(ValueError, match=r"task\.charge_balanced: nothing of this kind that the model draws is"):
+        sampler.draw(nothing, NOTHING, 20, torch.Generator().manual_seed(0))
+
+
 def test_an_exchange_within_groups_takes_a_neighbour_for_one_species(sampler: CrystalSampler) -> None:
     batch = OrbitBatch.from_crystals([prototype_library().get("perovskite").crystal([20, 22, 8])])
     task = CrystalTask(seeds=batch, exchange=1, within_groups=True, noise=0.1)
@@ -246,6 +260,19 @@ def test_each_crystal_has_the_number_of_elements_that_was_drawn_for_it(sampler: 
     assert sorted(shall.tolist()) == sorted(numbers.tolist())
     drawn = sampler.draw_elements(frame, task, NOTHING, generator, numbers=shall)
     assert torch.equal(drawn.n_elements, shall)
+
+
+def test_small_crystals_are_those_that_the_model_would_draw_small(sampler: CrystalSampler) -> None:
+    """Not larger ones squeezed: numbers of elements are spread as among the small ones of a draw without a limit."""
+    generator = torch.Generator().manual_seed(2)
+    free = sampler.draw(CrystalTask(), NOTHING, 1500, generator)
+    small = free.select((free.n_atoms <= 50).nonzero().squeeze(-1))
+    assert 0.5 < len(small) / len(free) < 0.95
+    drawn = sampler.draw(CrystalTask(n_atoms=(1, 50)), NOTHING, 1500, generator)
+    assert len(drawn) == 1500 and int(drawn.n_atoms.max()) <= 50
+    for of in (lambda b: b.n_elements, lambda b: b.n_orbits, lambda b: b.space_group // 20):
+        one, other = (torch.bincount(of(b), minlength=40).double() / len(b) for b in (small, drawn))
+        assert float((one - other).abs().sum()) / 2 < 0.1
 
 
 def test_numbers_of_elements_are_those_that_the_task_leaves(sampler: CrystalSampler) -> None:
