@@ -81,7 +81,7 @@ class ModelConfig:
     unconditional: float = 0.15
     cutoff: float = 5.0  # Å, of the structure network
     initial: str | None = None  # a model file whose weights training starts from (crystal)
-    learn: str = "all"  # all | geometry: prototypes and elements are held to the initial model (crystal)
+    learn: str = "all"  # all | geometry: prototypes and elements stay those of the initial model (crystal)
 
     def __post_init__(self) -> None:
         _at_least(self, "model.", 1, "width", "depth", "heads", "members")
@@ -92,7 +92,7 @@ class ModelConfig:
         if self.learn not in ("all", "geometry"):
             raise ValueError(f"model.learn={self.learn!r}: use all or geometry")
         if self.learn == "geometry" and self.initial is None:
-            raise ValueError("model.learn=geometry: needs model.initial, what is not learnt is held to it")
+            raise ValueError("model.learn=geometry: needs model.initial, whose prototypes and elements stay")
 
 
 @dataclass

@@ -38,7 +38,7 @@ def build_crystals(config: TrainConfig) -> tuple[CrystalDataModule, CrystalDiffu
 
     With ``model.initial`` the model goes on from that one's weights, with its size, its properties and their scales: a
     small table need not have labels of all of them. With ``model.learn=geometry`` prototypes and elements stay as that
-    model has them.
+    model has them, exactly.
 
     Raises:
         ValueError: a property that no part has, too few labels, or another list of properties than the initial model's.
@@ -103,7 +103,7 @@ def build_crystals(config: TrainConfig) -> tuple[CrystalDataModule, CrystalDiffu
     if initial is not None:
         module.start_from(initial[1])
         if model.learn == "geometry":
-            module.hold()
+            module.learn_geometry()
     return data, module, rejected
 
 

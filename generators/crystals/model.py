@@ -14,6 +14,7 @@ from data.strain_scale import StrainScale
 from generators.checkpoints import REMEDY, load_checkpoint
 from generators.conditioning import PropertyScale
 from generators.denoiser.crystal_denoiser import N_SOURCES, CrystalDenoiser, CrystalDenoiserConfig
+from generators.denoiser.low_rank import changed
 from generators.precision import fast_bfloat16
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystals import CrystalSampler
@@ -26,6 +27,7 @@ class CrystalModel:
 
     Attributes:
         denoiser: in evaluation mode.
+        geometry: the same, or one that differs from it for coordinates and lattice.
         scales: one per property, in the network's order.
         strain_scale: of the lattice.
         known_elements: that the model was trained on.
@@ -33,6 +35,7 @@ class CrystalModel:
     """
 
     denoiser: CrystalDenoiser
+    geometry: CrystalDenoiser
     scales: tuple[PropertyScale, ...]
     strain_scale: StrainScale
     known_elements: tuple[int, ...]
@@ -44,17 +47,20 @@ class CrystalModel:
         scales = exported_scales(config, state)
         denoiser = CrystalDenoiser(len(scales), CrystalDenoiserConfig(**config["denoiser"]))
         denoiser.load_state_dict(denoiser_weights(state))
+        changes = {k.removeprefix("geometry."): v for k, v in state.items() if k.startswith("geometry.")}
+        geometry = changed(denoiser, changes).eval() if changes else denoiser
         strain_scale = StrainScale(*(state[f"strain.{name}"] for name in ("atomic_volume", "mean", "std")))
         elements = tuple(config["known_elements"])
-        return cls(denoiser.eval(), tuple(scales.values()), strain_scale, elements, int(config["seed"]))
+        return cls(denoiser.eval(), geometry, tuple(scales.values()), strain_scale, elements, int(config["seed"]))
 
     def sampler(
         self, settings: CrystalSamplerSettings | None = None, templates: Templates | None = None, device: str = "cpu"
     ) -> CrystalSampler:
         """That draws from this model on ``device``; the network moves there."""
         return CrystalSampler(
-            self.denoiser.to(device), self.scales, self.strain_scale, self.known_elements, settings, templates
-        )
+            self.denoiser.to(device), self.scales, self.strain_scale, self.known_elements, settings, templates,
+            self.geometry.to(device),
+        )  # fmt: skip
 
 
 def load_crystal_model(path: Path) -> CrystalModel:
@@ -68,7 +74,7 @@ def load_crystal_model(path: Path) -> CrystalModel:
         model = CrystalModel.from_export(config, state)
     except (RuntimeError, KeyError, TypeError):  # torch's message lists every weight
         raise ValueError(f"checkpoint={path}: was made for another version of the network: {REMEDY}") from None
-    model.denoiser.draws_in_bfloat16 = fast_bfloat16()
+    model.denoiser.draws_in_bfloat16 = model.geometry.draws_in_bfloat16 = fast_bfloat16()
     return model
 
 

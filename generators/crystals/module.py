@@ -25,8 +25,9 @@ from generators.denoiser.crystal_denoiser import (
     CrystalDenoiserConfig,
     NoisyCrystals,
 )
+from generators.denoiser.low_rank import adapt, changes
 from generators.diffusion.interpolants import gaussian_guess
-from generators.diffusion.masked import corrupt, negative_bound, weighted_by_hidden
+from generators.diffusion.masked import corrupt, negative_bound
 from generators.diffusion.times import low_discrepancy_times, near_data
 from generators.element_features import N_STATES
 from generators.schedule import OptimizerConfig, move_average, warmed_cosine
@@ -43,8 +44,13 @@ WEIGHTS = {
 """Of the terms: nats per crystal; mean squares of miss / (time + `SMALL_TIME`), length units; and of the lattice's
 miss in units of the spread that is left without any knowledge."""
 SMALL_TIME, LEAST_SPREAD = 0.01, 0.02
-HELD = 20.0
-"""`WEIGHTS` of what is held count so many times."""
+RANK = 16
+CHANGED, WHOLE = (
+    ("blocks", "messages", "modulation", "mix", "state", "pair.", "coordinates"),
+    ("center", "neighbour", "pair_weights", "free_step", "strain_head"),
+)
+"""What `CrystalDiffusion.learn_geometry` changes: layers by changes of this rank, and the layers that nothing but the
+geometry needs altogether."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +98,17 @@ class CrystalDiffusion(pl.LightningModule):
         self.denoiser = CrystalDenoiser(len(self.scales), denoiser or CrystalDenoiserConfig())
         self.averaged = copy.deepcopy(self.denoiser).requires_grad_(False)
         self.seed = seed
-        self._held: list[CrystalDenoiser] = []  # not a module of this one: it is neither trained nor saved
+        self._base: dict[str, Tensor] = {}  # what prototypes and elements are drawn with, if only geometry is learnt
 
-    def hold(self) -> None:
-        """From now on only the geometry is learnt: what the model says of prototypes and elements is held to what it
-        says now (distillation, Hinton et al., 2015), whatever the data."""
-        self._held = [copy.deepcopy(self.denoiser).requires_grad_(False).eval()]
+    def learn_geometry(self) -> None:
+        """From now on only coordinates and lattice are learnt, by low-rank changes that serve them alone.
+
+        Prototypes and elements stay exactly as the model has them now.
+        """
+        self._base = {name: value.clone() for name, value in self.averaged.state_dict().items()}
+        self.denoiser.load_state_dict(self._base)
+        adapt(self.denoiser, CHANGED, WHOLE, RANK)
+        self.averaged = copy.deepcopy(self.denoiser).requires_grad_(False)
 
     # -- the loss -------------------------------------------------------------------------------------------
 
@@ -118,6 +129,8 @@ class CrystalDiffusion(pl.LightningModule):
         place = torch.rand(b, generator=generator).to(device)
         on_prototype = place < self.tasks.prototype
         on_geometry = place >= self.tasks.prototype + self.tasks.elements
+        if self._base:
+            on_prototype, on_geometry = torch.zeros_like(on_prototype), torch.ones_like(on_geometry)
         position_hidden = corrupt(crystals.mask, low_discrepancy_times(b, generator, device), generator)
         position_hidden &= on_prototype[:, None]
         rest = crystals.mask & ~position_hidden
@@ -136,36 +149,9 @@ class CrystalDiffusion(pl.LightningModule):
             )  # fmt: skip
         tokens = denoiser(state, wish)
 
-        open_number = (condition.n_elements == 0) & (condition.composition.sum(-1) == 0)
-        said = self._said(denoiser, crystals, state, tokens, wish)
-        counted = {"n_elements": open_number, "positions": on_prototype, "elements": ~on_geometry}
-        if self._held:
-            rows = (~on_geometry).nonzero().squeeze(-1)
-            said = {name: value[rows] for name, value in said.items()}
-            counted = {name: value[rows] for name, value in counted.items()}
-            meant = self._meant(crystals.select(rows), state.select(rows), condition.select(rows))
-            away = {name: F.kl_div(said[name], meant[name], reduction="none", log_target=True).sum(-1) for name in said}
-            hidden, mask = {"positions": position_hidden[rows], "elements": element_hidden[rows]}, crystals.mask[rows]
-            terms = {
-                name: value if value.dim() == 1 else weighted_by_hidden(value, hidden[name], mask)
-                for name, value in away.items()
-            }
-            weight = torch.ones(len(rows), device=device)
-        else:
-            start = wyckoff_table().position_start.to(device)[crystals.space_group]
-            letters = (crystals.position - start[:, None]).clamp(min=0) * crystals.mask
-            number = crystals.n_elements.clamp(max=MOST_ELEMENTS)
-            terms = {
-                "n_elements": F.nll_loss(said["n_elements"], number, reduction="none"),
-                "space_group": F.nll_loss(said["space_group"], crystals.space_group, reduction="none"),
-                "count": F.nll_loss(said["count"], crystals.n_orbits, reduction="none"),
-                "positions": negative_bound(said["positions"], letters, position_hidden, crystals.mask),
-                "elements": negative_bound(said["elements"], crystals.atomic_number, element_hidden, crystals.mask),
-            }
-        for name, value in terms.items():
-            used = weight * counted[name] if name in counted else weight
-            terms[name] = (used * value).sum() / used.sum().clamp(min=1)
-
+        terms = {} if self._base else self._without_geometry(
+            denoiser, crystals, state, tokens, wish, condition, weight, (position_hidden, element_hidden), on_geometry
+        )  # fmt: skip
         with torch.autocast(device.type, enabled=False):
             step, strain = denoiser.geometry(tokens.float(), state)
         axes = crystals.strain[:, :1].exp()[:, :, None] ** (1 / 3)  # Å, the conventional cell as a cube
@@ -178,32 +164,37 @@ class CrystalDiffusion(pl.LightningModule):
         _, spread = gaussian_guess(path.standard_strain, time[:, None])
         off = ((strain + time[:, None] * path.strain_velocity) / (spread + LEAST_SPREAD)) ** 2
         terms["lattice"] = (off * on_lattice).sum() / on_lattice.sum().clamp(min=1)
-        total = torch.zeros((), device=device)
-        for name, value in terms.items():
-            total = total + (HELD if self._held and name in said else 1.0) * WEIGHTS[name] * value
+        total = sum((WEIGHTS[name] * value for name, value in terms.items()), torch.zeros((), device=device))
         return total, terms
 
-    @torch.no_grad()
-    def _meant(self, crystals: OrbitBatch, state: NoisyCrystals, condition: CrystalCondition) -> dict[str, Tensor]:
-        """The same of the network that is held to."""
-        before = self._held[0].to(crystals.mask.device)
-        wish = before.embed_condition(condition)
-        return self._said(before, crystals, state, before(state, wish), wish)
-
-    def _said(
-        self, denoiser: CrystalDenoiser, crystals: OrbitBatch, state: NoisyCrystals, tokens: Tensor, wish: Tensor
-    ) -> dict[str, Tensor]:
-        """Log-probabilities [B, S] or [B, K, S] of everything that is drawn before the geometry."""
-        known = torch.zeros(N_STATES, dtype=torch.bool, device=tokens.device)
-        known[list(self.known_elements)] = True
-        logits = {
-            "n_elements": denoiser.number_logits(wish),
-            "space_group": denoiser.space_group_logits(wish),
-            "count": denoiser.count_logits(wish, crystals.space_group),
-            "positions": denoiser.position_logits(tokens, crystals.space_group),
-            "elements": denoiser.element_logits(tokens, state).masked_fill(~known, -1e9),
+    def _without_geometry(
+        self, denoiser: CrystalDenoiser, crystals: OrbitBatch, state: NoisyCrystals, tokens: Tensor, wish: Tensor,
+        condition: CrystalCondition, weight: Tensor, hidden: tuple[Tensor, Tensor], on_geometry: Tensor,
+    ) -> dict[str, Tensor]:  # fmt: skip
+        """Nats per crystal of everything that is drawn before the geometry; ``hidden`` positions and elements."""
+        device = tokens.device
+        on_prototype = hidden[0].any(-1)
+        open_number = (condition.n_elements == 0) & (condition.composition.sum(-1) == 0)
+        start = wyckoff_table().position_start.to(device)[crystals.space_group]
+        letters = (crystals.position - start[:, None]).clamp(min=0) * crystals.mask
+        position = F.log_softmax(denoiser.position_logits(tokens, crystals.space_group), -1)
+        element = F.log_softmax(denoiser.element_logits(tokens, state).masked_fill(~self._known(device), -1e9), -1)
+        number = crystals.n_elements.clamp(max=MOST_ELEMENTS)
+        nll = {
+            "n_elements": F.cross_entropy(denoiser.number_logits(wish), number, reduction="none"),
+            "space_group": F.cross_entropy(denoiser.space_group_logits(wish), crystals.space_group, reduction="none"),
+            "count": F.cross_entropy(
+                denoiser.count_logits(wish, crystals.space_group), crystals.n_orbits, reduction="none"
+            ),
+            "positions": negative_bound(position, letters, hidden[0], crystals.mask),
+            "elements": negative_bound(element, crystals.atomic_number, hidden[1], crystals.mask),
         }
-        return {name: F.log_softmax(value.float(), -1) for name, value in logits.items()}
+        counted = {"n_elements": open_number, "positions": on_prototype, "elements": ~on_geometry}
+        terms = {}
+        for name, value in nll.items():
+            used = weight * counted[name] if name in counted else weight
+            terms[name] = (used * value).sum() / used.sum().clamp(min=1)
+        return terms
 
     def _condition(
         self, crystals: OrbitBatch, source: Tensor, conditions: Conditions, generator: torch.Generator
@@ -221,6 +212,11 @@ class CrystalDiffusion(pl.LightningModule):
             crystals.n_elements * some(self.tasks.n_elements),
             source * some(self.tasks.source),
         )
+
+    def _known(self, device: torch.device) -> Tensor:
+        known = torch.zeros(N_STATES, dtype=torch.bool, device=device)
+        known[list(self.known_elements)] = True
+        return known
 
     # -- Lightning --------------------------------------------------------------------------------------
 
@@ -271,13 +267,20 @@ class CrystalDiffusion(pl.LightningModule):
             "seed": self.seed,
             "prototypes": [],
         }
-        state = {f"denoiser.{k}": v.cpu().half() for k, v in self.averaged.state_dict().items()}
+        weights = self._base or self.averaged.state_dict()
+        state = {f"denoiser.{k}": v.cpu().half() for k, v in weights.items()}
+        if self._base:
+            changed = changes(self.averaged, WHOLE)
+            state.update({f"geometry.{k}": v.cpu().half() for k, v in changed.items() if k not in weights})
+            # What nothing else needs takes the place of what was there.
+            state.update({f"denoiser.{k}": v.cpu().half() for k, v in changed.items() if k in weights})
         state.update({f"scales.{s.name}": s.knots for s in self.scales})
         state.update({f"strain.{k}": v for k, v in self.strain_scale.state().items()})
         return config, state
 
     def start_from(self, state: Mapping[str, Tensor]) -> None:
-        """Weights of an exported model of the same size; the scale of the lattices stays that of this model's own data.
+        """Weights of an exported model of the same size, without what it has for geometry alone; the scale of the
+        lattices stays that of this model's own data.
 
         Raises:
             ValueError: a model of another network.

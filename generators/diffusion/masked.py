@@ -50,13 +50,9 @@ def negative_bound(log_probability: Tensor, target: Tensor, hidden: Tensor, mask
         target: [B, K] clean states.
         hidden, mask: [B, K] bool.
     """
-    return weighted_by_hidden(-log_probability.gather(-1, target[..., None]).squeeze(-1), hidden, mask)
-
-
-def weighted_by_hidden(value: Tensor, hidden: Tensor, mask: Tensor) -> Tensor:
-    """[B] sum of ``value`` [B, K] over the hidden tokens, weighted as in the bound."""
-    total = torch.where(hidden, value, torch.zeros_like(value)).sum(-1)
-    return total * mask.sum(-1) / hidden.sum(-1).clamp(min=1)
+    picked = log_probability.gather(-1, target[..., None]).squeeze(-1)
+    nll = torch.where(hidden, -picked, torch.zeros_like(picked)).sum(-1)
+    return nll * mask.sum(-1) / hidden.sum(-1).clamp(min=1)
 
 
 def reveal_order(mask: Tensor, generator: torch.Generator) -> Tensor:

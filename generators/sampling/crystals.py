@@ -39,6 +39,7 @@ class CrystalSampler:
         settings: how to draw.
         templates: crystals whose geometry new ones of the same protostructure start from; under a composition also
             whose prototypes are tried.
+        geometry: denoiser of coordinates and lattice, if it is another one.
     """
 
     def __init__(
@@ -49,12 +50,13 @@ class CrystalSampler:
         known_elements: tuple[int, ...],
         settings: CrystalSamplerSettings | None = None,
         templates: Templates | None = None,
+        geometry: CrystalDenoiser | None = None,
     ) -> None:
         self.denoiser, self.scales, self.strain_scale = denoiser, scales, strain_scale
         self.known_elements = known_elements
         self.settings = settings or CrystalSamplerSettings()
         self.templates = templates
-        self.geometry = GeometrySampler(denoiser, strain_scale, self.settings, templates)
+        self.geometry = GeometrySampler(geometry or denoiser, strain_scale, self.settings, templates)
         self.device = next(denoiser.parameters()).device
 
     @torch.no_grad()

@@ -18,7 +18,7 @@ from generators.oracles.judge import JudgeSettings
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask
 
-N, SEED = 400, 100
+N, SEED = 200, 100
 BELOW, NEAR = (None, 0.0), (-0.05, 0.03)
 
 
@@ -107,7 +107,7 @@ def _page(rows: list[dict[str, Any]]) -> str:
     return f"""## Guidance of whole crystals
 
 `python scripts/benchmark.py crystal_guidance --structures STRUCTURES.parquet`: {N} samples each of at most {LARGEST} atoms, nothing filtered; seed {SEED}; shares
-in % and protocol as in "Whole crystals" (95 % intervals are at most ± 5). Guidance and temperature of space groups and numbers of orbits, of the other parts of
+in % and protocol as in "Whole crystals" (95 % intervals are at most ± 7). Guidance and temperature of space groups and numbers of orbits, of the other parts of
 prototypes (positions, which orbits share an element), the same of elements, the energy above the hull (eV/atom) that is asked for, and which training data the crystals
 shall be like. Where the interval is open
 below, a few end far below the hull. The number of elements is drawn first and never guided: guidance of

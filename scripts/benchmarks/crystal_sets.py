@@ -48,6 +48,9 @@ from generators.wish import Interval, Wish
 LARGEST = 20
 DRAWN = 4
 """Draws for each crystal that is chosen."""
+COOL = 0.7
+COOLER = CrystalSamplerSettings(temperature=COOL, prototype_temperature=COOL, source=1)
+"""Like the known crystals, rather the likelier ones."""
 Draw = Callable[[int, int], OrbitBatch]
 
 
@@ -203,16 +206,20 @@ class CrystalBench:
         exchanged, exchanged_own = (self.exchanged("group", 1.0, parents) for parents in (seeds, own))
         return {
             "raremat, like the known ones": (
-                self.drawn(CrystalTask(max_orbits=32), CrystalSamplerSettings(source=1), self.wish()), 1
+                self.drawn(CrystalTask(n_atoms=small), CrystalSamplerSettings(source=1), self.wish()), 1
             ),
+            f"raremat, the same at temperature {COOL}": (self.drawn(CrystalTask(n_atoms=small), COOLER, self.wish()), 1),
             "raremat, the same, every geometry from noise": (
-                self.drawn(CrystalTask(max_orbits=32), CrystalSamplerSettings(source=1), self.wish(), False), 1
+                self.drawn(CrystalTask(n_atoms=small), COOLER, self.wish(), False), 1
             ),
             "raremat, wish: stable": (from_nothing, 3),
             "raremat, the same, chosen": (self.chosen(from_nothing), 3),
             "raremat, the same, chosen of 8": (self.chosen(from_nothing, 8), 3),
             "raremat, the same, three to five elements": (
                 self.drawn(CrystalTask(n_atoms=small, n_elements=(3, 5)), guided, stable), 1
+            ),
+            "raremat, the same, charge-balanced": (
+                self.drawn(CrystalTask(n_atoms=small, charge_balanced=True), guided, stable), 1
             ),
             "raremat, the same on known prototypes": (on_prototypes, 1),
             "raremat, the same on known prototypes, chosen": (self.chosen(on_prototypes), 1),

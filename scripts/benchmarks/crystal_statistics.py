@@ -12,7 +12,7 @@ import torch
 from pymatgen.core import Composition
 from torch import Tensor
 
-from benchmarks.crystal_sets import LARGEST, CrystalBench
+from benchmarks.crystal_sets import COOL, COOLER, LARGEST, CrystalBench
 from data.cells import decode
 from data.contact import atomic_radii, shortest_ratio
 from data.orbit_batch import OrbitBatch
@@ -29,8 +29,6 @@ from generators.screening.crystal_funnel import KnownCrystals
 from generators.screening.element_shares import radioactive_elements
 
 N, SHARD, SEED, FAR = 10_000, 1000, 200, 0.7
-COOL = 0.7
-COOLER = CrystalSamplerSettings(temperature=COOL, prototype_temperature=COOL, source=1)
 SHOWN = {
     "valid": "valid", "far_apart": "far apart", "balanced": "charge-balanced", "or_alloy": "or alloy",
     "unique": "unique", "novel": "novel", "new_prototype": "novel prototype", "p1": "P1",
@@ -45,10 +43,12 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     bench = CrystalBench(arguments.structures, arguments.model)
     known, prototypes = KnownCrystals(bench.known), known_prototypes()
     small = CrystalTask(n_atoms=(1, LARGEST))
+    balanced = CrystalTask(n_atoms=(1, LARGEST), charge_balanced=True)
     sets = {
         "raremat, like the known ones": bench.drawn(small, CrystalSamplerSettings(source=1), bench.wish()),
         f"raremat, the same at temperature {COOL}": bench.drawn(small, COOLER, bench.wish()),
         "raremat, wish: stable": bench.drawn(small, bench.guided, bench.stable()),
+        "raremat, the same, charge-balanced": bench.drawn(balanced, bench.guided, bench.stable()),
     }
     folder = bench.kept_in(arguments.cache, "statistics")
     rows = []
