@@ -28,7 +28,7 @@ class CrystalSamplerSettings:
         prototype_guidance, prototype_temperature: of space groups, positions, and which orbits share an element; the
             number of elements is drawn before them and never guided.
         group_guidance, group_temperature: of space groups and numbers of orbits, in multiples of the prototypes'.
-        steps: network evaluations for the geometry.
+        steps: network evaluations for the geometry from noise; fewer from a start nearby (fourth root of its time).
         boost: `generators.diffusion.interpolants.boost` of the coordinates.
         power: of the time schedule.
         source: number of the part of the training data to resemble (`generators.crystals.build`), 0 for any.
@@ -45,7 +45,7 @@ class CrystalSamplerSettings:
     group_guidance: float = 1.0
     group_temperature: float = 1.0
     steps: int = 16
-    boost: float = 6.0
+    boost: float = 12.0
     power: float = 1.0
     source: int = 0
     batch_size: int = 128
@@ -140,7 +140,7 @@ class GeometrySampler:
             strain = (1 - start) * standard + start * strain_noise
         else:
             coordinates, strain = noise, strain_noise
-        steps = max(round(self.settings.steps * start**0.5), min(self.settings.steps, LEAST_STEPS))
+        steps = max(round(self.settings.steps * start**0.25), min(self.settings.steps, LEAST_STEPS))
         times = schedule(steps, start, self.settings.power)
         order = torch.argsort(frame.n_orbits, stable=True)
         result_u, result_s = torch.zeros_like(coordinates), torch.zeros_like(strain)
