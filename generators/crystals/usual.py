@@ -32,7 +32,7 @@ class Usual(NamedTuple):
 
 
 FOR_STABILITY, FROM_NOTHING, ON_WHAT_IS_GIVEN = (
-    Usual(12.0, 1.2, "chosen", 0.5, 0.6),
+    Usual(12.0, 1.2, "chosen", 0.5, 1.0),
     Usual(4.0, 0.9, "any"),
     Usual(3.0, 0.5, "any"),
 )

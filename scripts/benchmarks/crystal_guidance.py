@@ -7,6 +7,9 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+from torch import Tensor
+
 from benchmarks.crystal_sets import LARGEST, CrystalBench
 from data.dataset import CrystalDataset
 from generators.crystals.task_schema import SOURCES
@@ -50,6 +53,7 @@ SETTINGS = (
     Setting(STRONG, STRONG, NEAR, "any"),
     Setting((6.0, 1.2), STRONG, NEAR, "chosen"),
     Setting(STRONG, STRONG, NEAR, "chosen"),
+    Setting(STRONG, STRONG, NEAR, "chosen", (0.5, 1.0)),
     Setting(STRONG, STRONG, NEAR, "chosen", (1.0, 0.6)),
     Setting(STRONG, STRONG, NEAR, "chosen", (0.5, 0.6)),
     Setting(STRONG, (12.0, 1.5), NEAR, "chosen", (0.5, 0.6)),
@@ -81,6 +85,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             rows.append(
                 {
                     "settings": setting,
+                    "groups": _effective(batch.space_group),
                     "elements": sum(len(set(c.atomic_numbers)) for c in batch.to_crystals()) / len(batch),
                     **{key: result.figures[key].value for key in SHOWN},
                     "p1": 1 - result.figures["symmetric"].value,
@@ -88,6 +93,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             )
             print(rows[-1], flush=True)
     return {"markdown": _page(rows), "seed": SEED, "samples": N, "settings": rows}
+
+
+def _effective(group: Tensor) -> float:
+    share = torch.bincount(group).double() / len(group)
+    return float(torch.special.entr(share).sum().exp())
 
 
 def _page(rows: list[dict[str, Any]]) -> str:
@@ -102,17 +112,17 @@ def _page(rows: list[dict[str, Any]]) -> str:
         strengths = " | ".join(f"{strength:g}, {temperature:g}" for strength, temperature in pairs)
         shares = " | ".join(f"{100 * row[key]:.0f}" for key in (*SHOWN, "p1"))
         lines.append(
-            f"| {strengths} | {interval(*setting.asked)} | {setting.like} | {row['elements']:.1f} | {shares} |"
+            f"| {strengths} | {interval(*setting.asked)} | {setting.like} | {row['elements']:.1f} | {row['groups']:.0f} | {shares} |"
         )
     return f"""## Guidance of whole crystals
 
 `python scripts/benchmark.py crystal_guidance --structures STRUCTURES.parquet`: {N} samples each of at most {LARGEST} atoms, nothing filtered; seed {SEED}; shares
 in % and protocol as in "Whole crystals" (95 % intervals are at most ± 7). Guidance and temperature of space groups and numbers of orbits, of the other parts of
 prototypes (positions, which orbits share an element), the same of elements, the energy above the hull (eV/atom) that is asked for, and which training data the crystals
-shall be like. Where the interval is open
+shall be like. Different groups: e to the entropy of the space groups. Where the interval is open
 below, a few end far below the hull. The number of elements is drawn first and never guided: guidance of
 prototypes without it ends at elemental solids and molecules, stable and of no use.
 
-| groups | prototypes | elements | asked for | like | elements per crystal | {" | ".join(SHOWN.values())} | P1 |
-|---|---|---|---|---|---|{"---|" * (len(SHOWN) + 1)}
+| groups | prototypes | elements | asked for | like | elements per crystal | different groups | {" | ".join(SHOWN.values())} | P1 |
+|---|---|---|---|---|---|---|{"---|" * (len(SHOWN) + 1)}
 {chr(10).join(lines)}"""

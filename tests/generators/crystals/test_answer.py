@@ -34,7 +34,7 @@ def test_guidance_and_temperature_follow_from_what_is_given() -> None:
     assert drawn_with(CrystalTask(seeds=SEEDS)) == (ON_WHAT_IS_GIVEN[:2],) * 2
 
 
-def test_space_groups_are_drawn_colder_for_stability_alone() -> None:
+def test_space_groups_are_guided_less_for_stability_alone() -> None:
     one, other = (sampler_settings(GenerateConfig(), CrystalTask(), wish, "cpu") for wish in (LOW, ANYTHING))
     assert (one.group_guidance, one.group_temperature) == FOR_STABILITY[3:] != (1.0, 1.0)
     assert (other.group_guidance, other.group_temperature) == (1.0, 1.0)
