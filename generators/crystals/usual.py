@@ -13,26 +13,23 @@ from generators.wish import Interval, Wish
 
 
 class Usual(NamedTuple):
-    """Guidance, temperature and which training data to resemble (of `generators.crystals.task_schema.SOURCES`); what
-    space groups and numbers of orbits have of both."""
+    """Guidance, temperature and which training data to resemble (of `generators.crystals.task_schema.SOURCES`); in
+    multiples of the guidance that of space groups and numbers of orbits."""
 
     guidance: float
     temperature: float
     like: str
     group_guidance: float = 1.0
-    group_temperature: float = 1.0
 
     @property
     def sampler_settings(self) -> CrystalSamplerSettings:
         """The same for elements and prototypes."""
         g, t = self.guidance, self.temperature
-        return CrystalSamplerSettings(
-            g, t, g, t, self.group_guidance, self.group_temperature, source=SOURCES.index(self.like)
-        )
+        return CrystalSamplerSettings(g, t, g, t, self.group_guidance, source=SOURCES.index(self.like))
 
 
 FOR_STABILITY, FROM_NOTHING, ON_WHAT_IS_GIVEN = (
-    Usual(12.0, 1.2, "chosen", 0.5, 1.0),
+    Usual(12.0, 1.2, "chosen", 0.5),
     Usual(4.0, 0.9, "any"),
     Usual(3.0, 0.5, "any"),
 )
