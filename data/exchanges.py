@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from data.cells import decode
 from data.dataset import CrystalDataset
 from data.frames import CRYSTAL_COLUMNS, from_frame
 from data.orbit_batch import OrbitBatch
+from data.strain_scale import volume_per_atom
 
 PARENT, LABEL, VOLUME = "parent", "protostructure", "volume_per_atom"
 STABLE = 0.05
@@ -47,8 +47,7 @@ def load_exchanges(path: Path | None = None) -> CrystalDataset:
     }
     batch = from_frame(frame)
     if VOLUME not in properties:
-        cells = decode(batch)
-        properties[VOLUME] = cells.volume / cells.n_atoms
+        properties[VOLUME] = volume_per_atom(batch)
     labels = tuple(frame[LABEL].astype(str)) if LABEL in frame.columns else ("",) * len(frame)
     return CrystalDataset(batch, properties, labels, tuple(frame[PARENT].astype(str)))
 

@@ -7,6 +7,7 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from data.crystal import positions_of
 from data.lattice import N_STRAIN
@@ -39,24 +40,31 @@ def from_frame(frame: pd.DataFrame) -> OrbitBatch:
         raise ValueError("crystals=[]: a batch needs at least one crystal")
     groups, letters = frame["space_group"].astype(int).tolist(), frame["letters"].astype(str).tolist()
     positions = [positions_of(group, _split(text)) for group, text in zip(groups, letters, strict=True)]
-    flat = {
-        name: [np.asarray(row, dtype=np.float64) for row in frame[name]]
-        for name in ("atomic_numbers", "coordinates", "strain")
-    }
-    for sites, zs, us, strain in zip(positions, *flat.values(), strict=True):
-        if not sites or (len(zs), us.size, len(strain)) != (len(sites), 3 * len(sites), N_STRAIN):
-            raise ValueError(
-                f"letters, atomic_numbers, coordinates, strain: {len(sites)} orbits need as many atomic numbers, three "
-                f"times as many coordinates and {N_STRAIN} strains, got {len(zs)}, {us.size} and {len(strain)}"
-            )
+    orbits = np.fromiter(map(len, positions), dtype=np.int64, count=len(positions))
+    numbers, coordinates, strains = (_rows(frame[name]) for name in ("atomic_numbers", "coordinates", "strain"))
+    fits = (orbits > 0) & (numbers[0] == orbits) & (coordinates[0] == 3 * orbits) & (strains[0] == N_STRAIN)
+    if not fits.all():
+        i = int(np.argmin(fits))
+        raise ValueError(
+            f"letters, atomic_numbers, coordinates, strain: {orbits[i]} orbits need as many atomic numbers, three "
+            f"times as many coordinates and {N_STRAIN} strains, got {numbers[0][i]}, {coordinates[0][i]} and "
+            f"{strains[0][i]}"
+        )
     return OrbitBatch.from_sites(
         torch.tensor(groups),
-        torch.tensor([len(sites) for sites in positions]),
+        torch.from_numpy(orbits),
         torch.tensor([p for sites in positions for p in sites]),
-        torch.from_numpy(np.concatenate(flat["atomic_numbers"])).long(),
-        torch.from_numpy(np.concatenate([us.reshape(-1, 3) for us in flat["coordinates"]])),
-        torch.from_numpy(np.stack(flat["strain"])),
+        torch.from_numpy(numbers[1]).long(),
+        torch.from_numpy(coordinates[1].reshape(-1, 3)),
+        torch.from_numpy(strains[1].reshape(-1, N_STRAIN)),
     )
+
+
+def _rows(column: pd.Series) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Lengths of the lists of a column, and all their numbers one after the other."""
+    lists = column.tolist()
+    lengths = np.fromiter(map(len, lists), dtype=np.int64, count=len(lists))
+    return lengths, np.concatenate(lists).astype(np.float64)
 
 
 @lru_cache(maxsize=65536)

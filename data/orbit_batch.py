@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import reduce
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
@@ -141,12 +143,15 @@ class OrbitBatch:
     def concatenate(batches: Sequence[OrbitBatch]) -> OrbitBatch:
         """One batch from several, padded to the widest."""
         width = max(batch.mask.shape[1] for batch in batches)
-        parts: dict[str, list[Tensor]] = {f.name: [] for f in fields(OrbitBatch)}
-        for batch in batches:
-            for name, rows in parts.items():
-                value: Tensor = getattr(batch, name)
-                if name in ("position", "atomic_number", "mask", "coordinates"):
-                    shape = (value.shape[0], width - value.shape[1], *value.shape[2:])
-                    value = torch.cat([value, value.new_zeros(shape)], dim=1)
-                rows.append(value)
-        return OrbitBatch(**{name: torch.cat(rows) for name, rows in parts.items()})
+        ends = [0, *accumulate(len(batch) for batch in batches)]
+        parts: dict[str, Tensor] = {}
+        for field in fields(OrbitBatch):
+            values = [getattr(batch, field.name) for batch in batches]
+            if field.name in ("space_group", "strain"):
+                parts[field.name] = torch.cat(values)
+                continue
+            dtype = reduce(torch.promote_types, (value.dtype for value in values))
+            parts[field.name] = values[0].new_zeros(ends[-1], width, *values[0].shape[2:], dtype=dtype)
+            for value, (start, end) in zip(values, pairwise(ends), strict=True):
+                parts[field.name][start:end, : value.shape[1]] = value
+        return OrbitBatch(**parts)

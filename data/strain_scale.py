@@ -56,8 +56,7 @@ class StrainScale:
     @classmethod
     def fit(cls, batch: OrbitBatch) -> StrainScale:
         """From training crystals."""
-        atoms = _atoms_in_conventional_cell(batch)
-        volumes = fit_atomic_volumes(element_fractions(batch), batch.strain[:, 0].exp() / atoms)
+        volumes = fit_atomic_volumes(element_fractions(batch), volume_per_atom(batch))
         scale = cls(volumes, torch.zeros(len(FAMILIES), N_STRAIN), torch.ones(len(FAMILIES), N_STRAIN))
         raw = scale.to_standard(batch, batch.strain.double())
         family = crystal_family(batch.space_group)
@@ -95,6 +94,11 @@ class StrainScale:
     def state(self) -> dict[str, Tensor]:
         """Tensors for a checkpoint."""
         return {"atomic_volume": self.atomic_volume, "mean": self.mean, "std": self.std}
+
+
+def volume_per_atom(batch: OrbitBatch) -> Tensor:
+    """[B] Å^3, from the first component of the lattice chart."""
+    return batch.strain[:, 0].exp() / _atoms_in_conventional_cell(batch)
 
 
 def _atoms_in_conventional_cell(batch: OrbitBatch) -> Tensor:

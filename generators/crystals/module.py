@@ -16,7 +16,7 @@ from data.orbit_batch import OrbitBatch
 from data.strain_scale import StrainScale, element_fractions
 from data.wyckoff import wyckoff_table
 from generators.conditioning import Conditions, PropertyScale, condition_features, random_conditions
-from generators.crystals.model import CrystalModel, denoiser_weights
+from generators.crystals.model import denoiser_weights
 from generators.crystals.noise import geometry_path, observe
 from generators.denoiser.crystal_denoiser import (
     MOST_ELEMENTS,
@@ -149,9 +149,9 @@ class CrystalDiffusion(pl.LightningModule):
             )  # fmt: skip
         tokens = denoiser(state, wish)
 
-        terms = {} if self._base else self._without_geometry(
-            denoiser, crystals, state, tokens, wish, condition, weight, (position_hidden, element_hidden), on_geometry
-        )  # fmt: skip
+        terms: dict[str, Tensor] = {}
+        if not self._base:
+            terms = self._without_geometry(denoiser, state, tokens, wish, condition, weight, on_geometry)
         with torch.autocast(device.type, enabled=False):
             step, strain = denoiser.geometry(tokens.float(), state)
         axes = crystals.strain[:, :1].exp()[:, :, None] ** (1 / 3)  # Å, the conventional cell as a cube
@@ -168,12 +168,12 @@ class CrystalDiffusion(pl.LightningModule):
         return total, terms
 
     def _without_geometry(
-        self, denoiser: CrystalDenoiser, crystals: OrbitBatch, state: NoisyCrystals, tokens: Tensor, wish: Tensor,
-        condition: CrystalCondition, weight: Tensor, hidden: tuple[Tensor, Tensor], on_geometry: Tensor,
+        self, denoiser: CrystalDenoiser, state: NoisyCrystals, tokens: Tensor, wish: Tensor,
+        condition: CrystalCondition, weight: Tensor, on_geometry: Tensor,
     ) -> dict[str, Tensor]:  # fmt: skip
-        """Nats per crystal of everything that is drawn before the geometry; ``hidden`` positions and elements."""
-        device = tokens.device
-        on_prototype = hidden[0].any(-1)
+        """Nats per crystal of everything that is drawn before the geometry."""
+        device, crystals = tokens.device, state.batch
+        on_prototype = state.position_hidden.any(-1)
         open_number = (condition.n_elements == 0) & (condition.composition.sum(-1) == 0)
         start = wyckoff_table().position_start.to(device)[crystals.space_group]
         letters = (crystals.position - start[:, None]).clamp(min=0) * crystals.mask
@@ -186,8 +186,8 @@ class CrystalDiffusion(pl.LightningModule):
             "count": F.cross_entropy(
                 denoiser.count_logits(wish, crystals.space_group), crystals.n_orbits, reduction="none"
             ),
-            "positions": negative_bound(position, letters, hidden[0], crystals.mask),
-            "elements": negative_bound(element, crystals.atomic_number, hidden[1], crystals.mask),
+            "positions": negative_bound(position, letters, state.position_hidden, crystals.mask),
+            "elements": negative_bound(element, crystals.atomic_number, state.element_hidden, crystals.mask),
         }
         counted = {"n_elements": open_number, "positions": on_prototype, "elements": ~on_geometry}
         terms = {}
@@ -291,15 +291,3 @@ class CrystalDiffusion(pl.LightningModule):
         except RuntimeError:
             raise ValueError("model.initial: was made for another version of the network") from None
         self.averaged.load_state_dict(weights)
-
-    @classmethod
-    def from_export(cls, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> CrystalDiffusion:
-        """Inverse of `export`."""
-        model = CrystalModel.from_export(config, state)
-        module = cls(
-            model.scales, model.strain_scale, model.known_elements, model.denoiser.config,
-            OptimizerConfig(**config["optimizer"]), model.seed,
-        )  # fmt: skip
-        module.averaged.load_state_dict(model.denoiser.state_dict())
-        module.denoiser.load_state_dict(model.denoiser.state_dict())
-        return module.eval()

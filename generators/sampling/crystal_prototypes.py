@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -21,6 +22,8 @@ from generators.sampling.position_masks import Progress, letter_choices
 from generators.sampling.reachable import MAX_ATOMS
 
 ROUNDS, _SIZE_ROUNDS = 60, 8
+_LEAST_RIGHT = 1 / 8
+"""Share of draws with a size asked for below which masks see to the size."""
 
 
 class PrototypeSampler(CrystalLogits):
@@ -63,32 +66,42 @@ class PrototypeSampler(CrystalLogits):
         """`draw_prototypes` as the model would have them among the sizes asked for.
 
         Masks alone would make small crystals of what the model meant to be large (more elements, lighter), so that
-        crystals of a wrong size are drawn anew, as long as most are right.
+        crystals of a wrong size are drawn anew, as long as not too many are wrong.
         """
         fewest, most = task.n_atoms
         done: list[tuple[OrbitBatch, Tensor]] = []
         if fewest < most < MAX_ATOMS:
             wide = replace(task, n_atoms=(1, MAX_ATOMS))
+            tries = n
             for _ in range(_SIZE_ROUNDS):
                 frame, numbers = self.draw_prototypes(
-                    wide, wish, self.draw_numbers(wide, wish, n, generator), generator
+                    wide, wish, self.draw_numbers(wide, wish, tries, generator), generator, most
                 )
-                right = ((frame.n_atoms >= fewest) & (frame.n_atoms <= most)).nonzero().squeeze(-1)
+                right = (frame.n_atoms >= fewest).nonzero().squeeze(-1)
+                share = len(right) / tries
+                right = right[torch.randperm(len(right), generator=generator)[:n]]
                 done.append((frame.select(right), numbers[right]))
                 n -= len(right)
-                if not n or 2 * len(right) < len(frame):
+                if not n or share < _LEAST_RIGHT:
                     break
+                tries = math.ceil(n / share)
         if n:
             done.append(self.draw_prototypes(task, wish, self.draw_numbers(task, wish, n, generator), generator))
         return OrbitBatch.concatenate([frame for frame, _ in done]), torch.cat([numbers for _, numbers in done])
 
     def draw_prototypes(
-        self, task: CrystalTask, wish: Conditions, numbers: Tensor, generator: torch.Generator
+        self,
+        task: CrystalTask,
+        wish: Conditions,
+        numbers: Tensor,
+        generator: torch.Generator,
+        most: int = MAX_ATOMS,
     ) -> tuple[OrbitBatch, Tensor]:
         """Space groups and positions; elements too if the composition is given. Coordinates and lattice are 0.
 
         Args:
             numbers: [n] different elements that each crystal shall have.
+            most: crystals that come to have more atoms are given up, and missing in the result.
 
         Returns:
             The crystals, in any order, and how many elements each shall have.
@@ -96,21 +109,20 @@ class PrototypeSampler(CrystalLogits):
         done: list[OrbitBatch] = []
         of_done: list[Tensor] = []
         for _ in range(ROUNDS):
-            found, finished = self._try_prototypes(task, wish, numbers, generator)
-            if len(found):
-                done.append(found)
-                of_done.append(numbers[finished])
-            numbers = numbers[~finished]
+            found, finished, given_up = self._try_prototypes(task, wish, numbers, generator, most)
+            done.append(found)
+            of_done.append(numbers[finished])
+            numbers = numbers[~finished & ~given_up]
             if not len(numbers):
                 break
-        if not done:
+        if len(numbers) and not any(map(len, done)):
             raise ValueError("task: the model found no crystal that fulfils it, loosen its constraints")
         return OrbitBatch.concatenate(done), torch.cat(of_done)
 
     def _try_prototypes(
-        self, task: CrystalTask, wish: Conditions, numbers: Tensor, generator: torch.Generator
-    ) -> tuple[OrbitBatch, Tensor]:
-        """Those that came out, and [n] bool which they are."""
+        self, task: CrystalTask, wish: Conditions, numbers: Tensor, generator: torch.Generator, most: int
+    ) -> tuple[OrbitBatch, Tensor, Tensor]:
+        """Those that came out; [n] bool which they are, and which were given up as larger than ``most``."""
         n, sizes = len(numbers), task.sizes
         atoms = self._draw_atoms(task, sizes, n, generator)
         condition = self._condition(wish, n, task, atoms, numbers)
@@ -129,7 +141,7 @@ class PrototypeSampler(CrystalLogits):
             condition, lambda c, rows: self.denoiser.count_logits(c, group[rows].to(self.device)), of_groups
         )[:, :33]  # fmt: skip
         count = sample_states(logits.masked_fill(~counts, NEVER), generator, cold)
-        width = int(count.max())
+        width = min(int(count.max()), most)
         mask = torch.arange(width) < count[:, None]
         frame = OrbitBatch(
             space_group=group,
@@ -140,9 +152,10 @@ class PrototypeSampler(CrystalLogits):
             mask=mask,
         )
         progress = Progress.start(frame, task, atoms)
+        given_up = count > most  # each orbit has an atom
         start = wyckoff_table().position_start[group]
         for column in range(width):
-            rows = (progress.alive & (count > column)).nonzero().squeeze(-1)
+            rows = (progress.alive & ~given_up & (count > column)).nonzero().squeeze(-1)
             if not len(rows):
                 break
             logits = self._growing(frame, condition, rows, column, column, self._read_positions, settings.guidance)
@@ -155,8 +168,9 @@ class PrototypeSampler(CrystalLogits):
                 self._draw_one_element(frame, condition, progress, rows[~stuck], column, generator)
             else:
                 progress.take(rows, frame.position[rows, column])
-        finished = progress.finished() & progress.alive
-        return frame.select(finished.nonzero().squeeze(-1)), finished
+            given_up |= progress.atoms + progress.left > most
+        finished = progress.finished() & progress.alive & ~given_up
+        return frame.select(finished.nonzero().squeeze(-1)), finished, given_up
 
     def _draw_one_element(
         self,

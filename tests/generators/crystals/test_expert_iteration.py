@@ -17,6 +17,7 @@ from generators.conditioning import Conditions
 from generators.crystals.datamodule import CrystalDataModule, CrystalSource
 from generators.crystals.draws import CrystalDraws
 from generators.crystals.expert_iteration import ExpertIteration, IterationSettings
+from generators.crystals.model import load_crystal_model
 from generators.crystals.module import CrystalDiffusion
 from generators.crystals.task_schema import SOURCES
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
@@ -31,7 +32,8 @@ SETTINGS = IterationSettings(
 
 @pytest.fixture(scope="module")
 def taught() -> tuple[CrystalDataModule, CrystalDiffusion]:
-    module = CrystalDiffusion.from_export(*load_checkpoint(shipped("crystal"), "crystal"))
+    model = load_crystal_model(shipped("crystal"))
+    module = CrystalDiffusion(model.scales, model.strain_scale, model.known_elements, model.denoiser.config)
     some = load_exchanges().select(torch.arange(0, 30_000, 100))
     source = CrystalSource(SOURCES.index("exchanged"), some, some.keys())
     return CrystalDataModule([source], [scale.name for scale in module.scales], batch_size=8), module

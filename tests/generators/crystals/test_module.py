@@ -14,7 +14,7 @@ from data.orbit_batch import OrbitBatch
 from data.strain_scale import StrainScale
 from generators.checkpoints import load_checkpoint, save_checkpoint
 from generators.conditioning import Conditions, PropertyScale
-from generators.crystals.model import load_crystal_model
+from generators.crystals.model import CrystalModel, load_crystal_model
 from generators.crystals.module import CrystalDiffusion
 from generators.denoiser.crystal_denoiser import CrystalDenoiserConfig
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
@@ -61,7 +61,7 @@ def test_an_untrained_model_has_the_losses_of_ignorance(batch: dict[str, Any]) -
 def test_a_model_of_fewer_parts_of_the_data_takes_the_new_one_for_any(batch: dict[str, Any]) -> None:
     config, state = make(batch["crystals"]).export()
     old = state | {"denoiser.source.weight": state["denoiser.source.weight"][:-1]}
-    weight = CrystalDiffusion.from_export(config, old).denoiser.source.weight
+    weight = CrystalModel.from_export(config, old).denoiser.source.weight
     assert torch.equal(weight[-1], weight[0]) and len(weight) == len(state["denoiser.source.weight"])
 
 
@@ -144,16 +144,18 @@ def test_a_model_file_gives_the_model_back(batch: dict[str, Any], tmp_path: Path
             weight.add_(0.1 * torch.randn_like(weight))
             weight.copy_(weight.half().float())  # files hold half precision
     save_checkpoint(tmp_path / "model.pt", "crystal", *module.export())
-    again = CrystalDiffusion.from_export(*load_checkpoint(tmp_path / "model.pt", "crystal"))
+    again = CrystalModel.from_export(*load_checkpoint(tmp_path / "model.pt", "crystal"))
     assert again.known_elements == module.known_elements and [s.name for s in again.scales] == ["a", "b"]
     for name, weight in module.averaged.state_dict().items():
-        assert torch.equal(weight, again.averaged.state_dict()[name]), name
-    samples = []
-    for m in (module, again):
-        sampler = CrystalSampler(
-            m.averaged.eval(), m.scales, m.strain_scale, m.known_elements, CrystalSamplerSettings(steps=3)
-        )  # fmt: skip
-        samples.append(sampler.draw(CrystalTask(), Conditions.nothing(1, 2), 12, torch.Generator().manual_seed(0)))
+        assert torch.equal(weight, again.denoiser.state_dict()[name]), name
+    settings = CrystalSamplerSettings(steps=3)
+    before = CrystalSampler(
+        module.averaged.eval(), module.scales, module.strain_scale, module.known_elements, settings
+    )  # fmt: skip
+    samples = [
+        sampler.draw(CrystalTask(), Conditions.nothing(1, 2), 12, torch.Generator().manual_seed(0))
+        for sampler in (before, again.sampler(settings))
+    ]
     assert torch.equal(samples[0].coordinates, samples[1].coordinates)
     assert torch.equal(samples[0].strain, samples[1].strain)
     assert torch.equal(samples[0].atomic_number, samples[1].atomic_number)
