@@ -224,7 +224,7 @@ class CrystalDenoiser(nn.Module):
         context = self.mix(wish + self.space_group(batch.space_group) + self._embed_state(state))
         modulation = self.modulation(context)
         density = torch.log1p(state.pairs.density.to(x))
-        silent = not bool(state.has_geometry.any())
+        silent = not self.training and not bool(state.has_geometry.any())  # DDP wants gradients of every weight
         if silent:
             density = density[:1, :1, :1]  # zero everywhere: once is enough
         flag = seen[: len(density), None, None, None].expand(*density.shape[:3], 1)

@@ -35,12 +35,12 @@ def batch(random_batch: Callable[..., OrbitBatch]) -> dict[str, Any]:
     }
 
 
-def make(crystals: OrbitBatch) -> CrystalDiffusion:
+def make(crystals: OrbitBatch, depth: int = 1) -> CrystalDiffusion:
     torch.manual_seed(0)
     labels = torch.linspace(0, 1, 50, dtype=torch.float64)
     return CrystalDiffusion(
         [PropertyScale.fit("a", labels), PropertyScale.fit("b", labels)], StrainScale.fit(crystals), ELEMENTS,
-        CrystalDenoiserConfig(width=20, depth=1, heads=2, n_radial=4, dropout=0.0),
+        CrystalDenoiserConfig(width=20, depth=depth, heads=2, n_radial=4, dropout=0.0),
     )  # fmt: skip
 
 
@@ -63,6 +63,20 @@ def test_a_model_of_fewer_parts_of_the_data_takes_the_new_one_for_any(batch: dic
     old = state | {"denoiser.source.weight": state["denoiser.source.weight"][:-1]}
     weight = CrystalModel.from_export(config, old).denoiser.source.weight
     assert torch.equal(weight[-1], weight[0]) and len(weight) == len(state["denoiser.source.weight"])
+
+
+def test_every_weight_has_a_gradient_in_the_smallest_batch(batch: dict[str, Any]) -> None:
+    """With several processes one weight without a gradient stops them all, waiting for each other."""
+    module = make(batch["crystals"], depth=2).train()
+    one = {"crystals": batch["crystals"].select(torch.tensor([5])), **{k: batch[k][5:6] for k in ("labels", "source")}}
+    seen = set()
+    for seed in range(12):
+        module.zero_grad(set_to_none=True)
+        total, terms = module.losses(one, torch.Generator().manual_seed(seed), module.denoiser)
+        total.backward()
+        seen.add(bool(terms["coordinates"] == 0))
+        assert not [name for name, weight in module.denoiser.named_parameters() if weight.grad is None], seed
+    assert seen == {True, False}
 
 
 def test_training_lowers_what_can_be_learnt(batch: dict[str, Any]) -> None:
