@@ -41,22 +41,24 @@ def from_frame(frame: pd.DataFrame) -> OrbitBatch:
     groups, letters = frame["space_group"].astype(int).tolist(), frame["letters"].astype(str).tolist()
     positions = [positions_of(group, _split(text)) for group, text in zip(groups, letters, strict=True)]
     orbits = np.fromiter(map(len, positions), dtype=np.int64, count=len(positions))
-    numbers, coordinates, strains = (_rows(frame[name]) for name in ("atomic_numbers", "coordinates", "strain"))
-    fits = (orbits > 0) & (numbers[0] == orbits) & (coordinates[0] == 3 * orbits) & (strains[0] == N_STRAIN)
+    n_numbers, numbers = _rows(frame["atomic_numbers"])
+    n_coordinates, coordinates = _rows(frame["coordinates"])
+    n_strains, strains = _rows(frame["strain"])
+    fits = (orbits > 0) & (n_numbers == orbits) & (n_coordinates == 3 * orbits) & (n_strains == N_STRAIN)
     if not fits.all():
         i = int(np.argmin(fits))
         raise ValueError(
             f"letters, atomic_numbers, coordinates, strain: {orbits[i]} orbits need as many atomic numbers, three "
-            f"times as many coordinates and {N_STRAIN} strains, got {numbers[0][i]}, {coordinates[0][i]} and "
-            f"{strains[0][i]}"
+            f"times as many coordinates and {N_STRAIN} strains, got {n_numbers[i]}, {n_coordinates[i]} and "
+            f"{n_strains[i]}"
         )
     return OrbitBatch.from_sites(
         torch.tensor(groups),
         torch.from_numpy(orbits),
         torch.tensor([p for sites in positions for p in sites]),
-        torch.from_numpy(numbers[1]).long(),
-        torch.from_numpy(coordinates[1].reshape(-1, 3)),
-        torch.from_numpy(strains[1].reshape(-1, N_STRAIN)),
+        torch.from_numpy(numbers).long(),
+        torch.from_numpy(coordinates.reshape(-1, 3)),
+        torch.from_numpy(strains.reshape(-1, N_STRAIN)),
     )
 
 

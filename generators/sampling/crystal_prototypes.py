@@ -226,5 +226,5 @@ class PrototypeSampler(CrystalLogits):
         if not task.composition:
             return torch.zeros(n, dtype=torch.long)
         possible = sizes.any(0).any(0).double()
-        weight = possible / torch.arange(len(possible)).clamp(min=1).double() ** 1.0
+        weight = possible / torch.arange(len(possible)).clamp(min=1).double()
         return torch.multinomial(weight, n, replacement=True, generator=generator)
