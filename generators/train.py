@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, Timer, TQDMProgressBar
 from pytorch_lightning.loggers import WandbLogger
 
@@ -51,6 +53,19 @@ class SeedSteps(Callback):
         torch.manual_seed((self.seed * 1_000_003 + trainer.global_step) * 1_009 + trainer.global_rank)
 
 
+class EndTogether(Callback):
+    """A terminated run of several processes ends at once: by default they wait for each other for ever.
+
+    https://github.com/Lightning-AI/pytorch-lightning/issues/20806
+    """
+
+    def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Leave the signal to the system, unless others than Lightning started the processes."""
+        environment = getattr(trainer.strategy, "cluster_environment", None)
+        if trainer.world_size > 1 and isinstance(environment, LightningEnvironment):
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def train(config: TrainConfig, plain: dict[str, Any], folder: Path) -> dict[str, float]:
     """Train, or go on where a killed run stopped; writes ``model.pt`` and ``metrics.json``.
 
@@ -87,6 +102,7 @@ def train(config: TrainConfig, plain: dict[str, Any], folder: Path) -> dict[str,
                 monitor="epoch", mode="max", save_top_k=2, every_n_epochs=1, save_on_train_epoch_end=True,
             ),
             SeedSteps(config.seed),
+            EndTogether(),
             timer,
             TQDMProgressBar(refresh_rate=10),
         ],

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from data.orbit_batch import OrbitBatch
 from data.strain_scale import StrainScale, element_fractions
 from data.wyckoff import wyckoff_table
+from generators.compiled import compile_for_training
 from generators.conditioning import Conditions, PropertyScale, condition_features, random_conditions
 from generators.crystals.model import denoiser_weights
 from generators.crystals.noise import geometry_path, observe
@@ -219,6 +220,11 @@ class CrystalDiffusion(pl.LightningModule):
         return known
 
     # -- Lightning --------------------------------------------------------------------------------------
+
+    def on_fit_start(self) -> None:
+        """Compile what all crystals go through, for a long training on a processor."""
+        parts = (*self.denoiser.blocks, *self.denoiser.messages)
+        compile_for_training(parts, self.device, int(self.trainer.estimated_stepping_batches))
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """One step; noise is drawn from (seed, step, rank), so that a resumed run goes on as if never killed."""

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,27 +67,64 @@ def test_resume_equals_uninterrupted_even_if_the_last_file_is_truncated(tmp_path
     assert_same(weights(whole, kind), weights(cut, kind))
 
 
+COMMAND = [sys.executable, "-c", "from generators.cli import train; train()", *SMALL]
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def started(command: list[str], folder: Path, checkpoint: Path) -> subprocess.Popen[bytes]:
+    """A run in a process group of its own that has just written ``checkpoint``."""
+    process = subprocess.Popen(
+        command, cwd=folder, env=ONE_THREAD, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists():
+        assert time.monotonic() < deadline, "the run wrote no checkpoint"
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.01)
+    return process
+
+
 @pytest.mark.slow
 def test_resume_after_sigkill(tmp_path: Path) -> None:
     run(tmp_path / "whole")
     folder = tmp_path / "outputs" / "killed"
-    command = [sys.executable, "-c", "from generators.cli import train; train()", *SMALL, "run=killed"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 120
-    while not (folder / "checkpoints" / "epoch-0001.ckpt").exists():
-        assert time.monotonic() < deadline, "the run wrote no checkpoint"
-        assert process.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.01)
+    command = [*COMMAND, "run=killed"]
+    process = started(command, tmp_path, folder / "checkpoints" / "epoch-0001.ckpt")
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not (folder / "model.pt").exists()
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=tmp_path, env=ONE_THREAD, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "going on from" in done.stdout + done.stderr
     assert_same(weights(tmp_path / "whole", "composition"), weights(folder, "composition"))
+
+
+def alive(group: int) -> bool:
+    """Whether a process of the group is left."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.slow
+def test_two_processes_end_together_when_terminated(tmp_path: Path) -> None:
+    script = Path(__file__).parents[2] / "scripts" / "train.py"  # the second process is started by its name
+    two = ["trainer.max_epochs=1000", "trainer.devices=2", "trainer.strategy=ddp", "run=two"]
+    command = [sys.executable, str(script), *SMALL, *two]
+    process = started(command, tmp_path, tmp_path / "outputs" / "two" / "checkpoints" / "epoch-0001.ckpt")
+    process.send_signal(signal.SIGTERM)
+    try:
+        assert process.wait(30) == -signal.SIGTERM
+        deadline = time.monotonic() + 30
+        while alive(process.pid):
+            assert time.monotonic() < deadline, "the second process went on"
+            time.sleep(0.1)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:

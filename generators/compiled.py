@@ -1,0 +1,35 @@
+"""Training with compiled networks, where a processor gains by it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sysconfig
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+LEAST_STEPS = 2_000
+"""Shorter trainings end before the compiler's minute has paid."""
+
+
+def can_compile() -> bool:
+    """Whether the C++ compiler and the headers that ``torch.compile`` needs on a processor are there."""
+    compilers = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++"]
+    headers = Path(sysconfig.get_path("include")) / "Python.h"
+    return any(map(shutil.which, compilers)) and headers.is_file()
+
+
+def compile_for_training(parts: Iterable[nn.Module], device: torch.device, steps: int) -> bool:
+    """Compile modules in place for any batch size, if ``steps`` on this device are worth it; whether it was done.
+
+    What cannot be compiled after all runs as it is. ``TORCH_COMPILE_DISABLE=1`` switches it off.
+    """
+    if device.type != "cpu" or steps < LEAST_STEPS or not can_compile():
+        return False
+    torch._dynamo.config.suppress_errors = True
+    for part in parts:
+        part.compile(dynamic=True)
+    return True
