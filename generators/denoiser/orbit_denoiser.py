@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from data.prototype_table import PrototypeTable
 from data.wyckoff import wyckoff_table
 from generators.conditioning import N_FEATURES
-from generators.denoiser.shared_dropout import SharedDropout
 from generators.element_features import N_STATES, element_features
 
 HIDDEN = 0
@@ -128,7 +127,7 @@ class _Block(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
         self.feed = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.GELU(), SharedDropout(dropout), nn.Linear(4 * width, width)
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * width, width)
         )
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
