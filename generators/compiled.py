@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sysconfig
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+from pytorch_lightning.utilities import rank_zero_info
 from torch import nn
 
 LEAST_STEPS = 2_000
@@ -16,10 +18,13 @@ LEAST_STEPS = 2_000
 
 
 def can_compile() -> bool:
-    """Whether the C++ compiler and the headers that ``torch.compile`` needs on a processor are there."""
+    """Whether a C++ compiler that runs and the headers that ``torch.compile`` needs on a processor are there."""
     compilers = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++"]
+    found = next(filter(shutil.which, compilers), None)
     headers = Path(sysconfig.get_path("include")) / "Python.h"
-    return any(map(shutil.which, compilers)) and headers.is_file()
+    if found is None or not headers.is_file():
+        return False
+    return subprocess.run([found, "--version"], capture_output=True, check=False).returncode == 0
 
 
 def compile_for_training(parts: Iterable[nn.Module], device: torch.device, steps: int) -> bool:
@@ -32,4 +37,5 @@ def compile_for_training(parts: Iterable[nn.Module], device: torch.device, steps
     torch._dynamo.config.suppress_errors = True
     for part in parts:
         part.compile(dynamic=True)
+    rank_zero_info("the network is compiled, its first steps take up to two minutes")
     return True
