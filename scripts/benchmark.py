@@ -24,7 +24,7 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 NAMES = (
     "geometry", "relaxation", "sampling", "training", "guidance", "demo", "hull", "evaluate", "experiment", "agreement",
     "phonons", "tensors", "surrogates", "matbench", "mechanics", "world", "curves", "campaign", "open",
-    "crystals", "crystal_guidance", "crystal_picture", "prediction", "crystal_statistics",
+    "crystals", "crystal_guidance", "crystal_picture", "prediction", "crystal_statistics", "scaling",
 )  # fmt: skip
 MODULES = {"open": "open_worlds"}  # open is a built-in name
 
