@@ -32,7 +32,7 @@ def compile_for_training(parts: Iterable[nn.Module], device: torch.device, steps
 
     What cannot be compiled after all runs as it is. ``TORCH_COMPILE_DISABLE=1`` switches it off.
     """
-    if device.type != "cpu" or steps < LEAST_STEPS or not can_compile():
+    if device.type != "cpu" or steps < LEAST_STEPS or torch._dynamo.config.disable or not can_compile():
         return False
     torch._dynamo.config.suppress_errors = True
     for part in parts:
