@@ -30,11 +30,14 @@ from generators.crystals.judging import CrystalJudge
 from generators.crystals.model import load_crystal_model
 from generators.crystals.tasks import chosen_seeds
 from generators.crystals.usual import FOR_STABILITY, NEAR_HULL
-from generators.evaluation.evaluate import ENERGY, Reference
+from generators.evaluation.evaluate import ENERGY, Evaluation, Protocol, Reference, evaluate
+from generators.evaluation.samples import Samples
+from generators.judging import JudgeWorkers
 from generators.manifest import file_hash
 from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import Hull, fractions_of
 from generators.oracles.hull_tables import LOWEST, known_compounds, reference_compounds
+from generators.oracles.judge import JudgeSettings
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask
 from generators.sampling.crystals import CrystalSampler
@@ -101,6 +104,12 @@ class CrystalBench:
         """As many of the training part: as near to the held-out ones as a perfect model comes."""
         generator = torch.Generator().manual_seed(0)
         return _with_energies(self.seen.select(torch.randperm(len(self.seen), generator=generator)[: len(self.unseen)]))
+
+    def judged(self, batch: OrbitBatch, hull: Hull, folder: Path) -> Evaluation:
+        """Samples relaxed by CHGNet and held against ``hull`` and all that the model may have seen; resumable in ``folder``."""
+        dataset = CrystalDataset(batch, {}, ("",) * len(batch), tuple(str(i) for i in range(len(batch))))
+        judge = JudgeWorkers(JudgeSettings(with_bulk_modulus=False, max_evaluations=100))
+        return evaluate(Samples(dataset, ()), Protocol(relaxed_symprec=0.1), self.reference, hull, judge, folder)
 
     def wish(self, **intervals: tuple[float | None, float | None]) -> Conditions:
         """A wish in the order of the model's properties."""

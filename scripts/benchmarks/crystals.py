@@ -18,20 +18,16 @@ from pymatgen.core import Composition
 from benchmarks.crystal_sets import DRAWN, LARGEST, CrystalBench, known_pairs, published_hull
 from data.cells import decode
 from data.contact import atomic_radii, shortest_ratio
-from data.dataset import CrystalDataset
 from data.exchanges import STABLE as SEEDS_ABOVE
 from data.exchanges import load_predicted
 from data.orbit_batch import OrbitBatch
 from data.protostructure import crystal_key
 from generators.crystals.usual import FOR_STABILITY, NEAR_HULL
-from generators.evaluation.evaluate import ENERGY, STABLE, Evaluation, Protocol, Reference, density, evaluate
+from generators.evaluation.evaluate import ENERGY, STABLE, Evaluation, Reference, density
 from generators.evaluation.metrics import distances
-from generators.evaluation.samples import Samples
-from generators.judging import JudgeWorkers
 from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import fractions_of
 from generators.oracles.hull_tables import FAR_BELOW, chgnet_hull, known_hull
-from generators.oracles.judge import JudgeSettings
 from generators.oracles.overcounted import DOUBTFUL, overcounted
 from generators.screening.crystal_funnel import KnownCrystals
 
@@ -124,12 +120,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
                 start = time.process_time()
                 batch = draw(N, FIRST_SEED + seed)
                 seconds = time.process_time() - start
-                dataset = CrystalDataset(batch, {}, ("",) * len(batch), tuple(str(i) for i in range(len(batch))))
-                judge = JudgeWorkers(JudgeSettings(with_bulk_modulus=False, max_evaluations=100))
-                result = evaluate(
-                    Samples(dataset, ()), Protocol(relaxed_symprec=0.1), bench.reference, hull, judge,
-                    Path(name) / f"{label}-{seed}",
-                )  # fmt: skip
+                result = bench.judged(batch, hull, Path(name) / f"{label}-{seed}")
                 one = _figures(batch, result, pairs, bench.held_out, new_keys(batch, known))
                 rows.append({"set": label, "seed": seed, "cpu_seconds_per_1000": 1000 * seconds / N, **one})
                 file.write_text(json.dumps(rows[-1]), encoding="utf-8")

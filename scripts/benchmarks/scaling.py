@@ -15,21 +15,18 @@ from typing import Any
 import pandas as pd
 import pytorch_lightning as pl
 import torch
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
 
 from benchmarks.crystal_sets import LARGEST, CrystalBench, published_hull
-from data.dataset import CrystalDataset
 from generators.checkpoints import save_checkpoint
 from generators.crystals.build import build_crystals
 from generators.crystals.datamodule import CrystalDataModule
 from generators.crystals.model import load_crystal_model
 from generators.crystals.module import CrystalDiffusion
-from generators.evaluation.evaluate import Protocol, evaluate
-from generators.evaluation.samples import Samples
-from generators.judging import JudgeWorkers
 from generators.oracles.hull import Hull
-from generators.oracles.judge import JudgeSettings
 from generators.sampling.crystal_task import CrystalTask
-from generators.schema import DataConfig, ModelConfig, TrainConfig
+from generators.schema import TrainConfig, register
 from generators.shipped import shipped
 from generators.train import trainer_precision
 
@@ -79,13 +76,15 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"markdown": _page(pd.DataFrame(rows)), "steps": STEPS, "batch": BATCH, "samples": N, "points": rows}
 
 
-def _config(structures: Path) -> TrainConfig:
-    """As ``conf/model/crystal.yaml``, whose size and learning rate each point sets anew."""
-    model = ModelConfig(
-        kind="crystal", n_radial=12, dropout=0.0, weight_decay=0.03, warmup_steps=300, ema_decay=0.999,
-        unconditional=0.2,
-    )  # fmt: skip
-    return TrainConfig(run="scaling", data=DataConfig(path=str(structures), batch_size=BATCH), model=model)
+def _config(structures: Path, *overrides: str) -> TrainConfig:
+    """That of the shipped model's experiment, whose size and learning rate each point sets anew."""
+    register()
+    with initialize_config_module("generators.conf", version_base="1.3"):
+        config = compose(
+            "train", ["experiment=crystals", f"data.path={structures}", f"data.batch_size={BATCH}", *overrides]
+        )  # fmt: skip
+    typed: TrainConfig = OmegaConf.to_object(config)  # type: ignore[assignment]
+    return typed
 
 
 def _trained(point: Point, structures: Path, cache: Path) -> dict[str, Any]:
@@ -94,11 +93,8 @@ def _trained(point: Point, structures: Path, cache: Path) -> dict[str, Any]:
         read: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return read
     torch.set_num_threads(1)
-    config = _config(structures)
-    config.model = replace(
-        config.model, width=point.width, depth=point.depth, heads=point.heads, learning_rate=point.learning_rate
-    )  # fmt: skip
-    data, module, _ = build_crystals(config)
+    sizes = [f"model.{key}={getattr(point, key)}" for key in ("width", "depth", "heads", "learning_rate")]
+    data, module, _ = build_crystals(_config(structures, *sizes))
     _keep(data, point.share)
     trainer = _trainer(max_steps=STEPS)
     trainer.fit(module, data)
@@ -112,9 +108,7 @@ def _shipped(structures: Path, cache: Path) -> dict[str, Any]:
     """The losses of what the shipped model draws prototypes and elements with; it was trained for longer."""
     path, file = shipped("crystal"), cache / "scaling-shipped.json"
     if not file.exists():
-        config = _config(structures)
-        config.model = replace(config.model, initial=str(path))
-        data, module, _ = build_crystals(config)
+        data, module, _ = build_crystals(_config(structures, f"model.initial={path}"))
         row = {"model": str(path), "crystals": len(data.parts["train"]), "seen": None, **_losses(module, data)}
         file.write_text(json.dumps(row), encoding="utf-8")
     read: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
@@ -149,12 +143,8 @@ def _drawn(bench: CrystalBench, hull: Hull, model: str, cache: Path) -> dict[str
     if not file.exists():
         bench.model = load_crystal_model(Path(model))
         batch = bench.drawn(CrystalTask(n_atoms=(1, LARGEST)), bench.guided, bench.stable())(N, SEED)
-        dataset = CrystalDataset(batch, {}, ("",) * len(batch), tuple(str(i) for i in range(len(batch))))
-        judge = JudgeWorkers(JudgeSettings(with_bulk_modulus=False, max_evaluations=100))
         with tempfile.TemporaryDirectory() as folder:
-            result = evaluate(
-                Samples(dataset, ()), Protocol(relaxed_symprec=0.1), bench.reference, hull, judge, Path(folder)
-            )
+            result = bench.judged(batch, hull, Path(folder))
         figures = {name: result.figures[name].value for name in SHOWN}
         figures["rmsd"] = float(result.table["rmsd"].fillna(float("inf")).median())
         file.write_text(json.dumps(figures), encoding="utf-8")
