@@ -14,6 +14,7 @@ from data.lattice import N_STRAIN
 from data.orbit_batch import OrbitBatch
 from data.wyckoff import N_SPACE_GROUPS, wyckoff_table
 from generators.conditioning import N_FEATURES
+from generators.denoiser.dropout import UnitDropout
 from generators.denoiser.pair_geometry import PairFeatures
 from generators.diffusion.interpolants import gaussian_guess
 from generators.element_features import N_STATES, element_features
@@ -357,7 +358,7 @@ class _Block(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
         self.feed = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * width, width)
+            nn.Linear(width, 4 * width), nn.GELU(), UnitDropout(dropout), nn.Linear(4 * width, width)
         )
 
     def forward(self, x: Tensor, modulation: Tensor, bias: Tensor) -> Tensor:
