@@ -71,17 +71,7 @@ def _as_prototype(crystal: Crystal, label: str, taken: set[str], identifier: str
     name, count = label, 2
     while name in taken:
         name, count = f"{label}_{count}", count + 1
-    order = list(dict.fromkeys(crystal.atomic_numbers))
-    return Prototype(
-        name=name,
-        space_group=crystal.space_group,
-        letters=crystal.letters,
-        species=tuple(order.index(z) for z in crystal.atomic_numbers),
-        coordinates=crystal.coordinates,
-        strain=crystal.strain,
-        example=crystal.reduced_formula,
-        source=f"row {identifier} of the data",
-    )
+    return Prototype.from_crystal(name, crystal, f"row {identifier} of the data")
 
 
 def fit_prototype(crystal: Crystal, prototype: Prototype) -> _Fit | None:

@@ -122,16 +122,8 @@ class Prototype:
         return cls(**{**row, **lists, "coordinates": coordinates})
 
     @classmethod
-    def from_structure(
-        cls,
-        name: str,
-        structure: Structure,
-        source: str,
-        symprec: float = DEFAULT_SYMPREC,
-        aliases: Sequence[str] = (),
-    ) -> Prototype:
-        """A prototype from any ordered crystal; slots follow the order of first appearance."""
-        crystal = encode(structure, symprec)
+    def from_crystal(cls, name: str, crystal: Crystal, source: str, aliases: Sequence[str] = ()) -> Prototype:
+        """A prototype from a crystal; slots follow the order of first appearance."""
         order = list(dict.fromkeys(crystal.atomic_numbers))
         return cls(
             name=name,
@@ -144,6 +136,18 @@ class Prototype:
             source=source,
             aliases=tuple(aliases),
         )
+
+    @classmethod
+    def from_structure(
+        cls,
+        name: str,
+        structure: Structure,
+        source: str,
+        symprec: float = DEFAULT_SYMPREC,
+        aliases: Sequence[str] = (),
+    ) -> Prototype:
+        """A prototype from any ordered crystal, as `from_crystal`."""
+        return cls.from_crystal(name, encode(structure, symprec), source, aliases)
 
     @classmethod
     def from_file(cls, path: Path, name: str | None = None) -> Prototype:
