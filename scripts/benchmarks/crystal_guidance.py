@@ -11,13 +11,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.crystal_sets import LARGEST, CrystalBench
-from data.dataset import CrystalDataset
 from generators.crystals.task_schema import SOURCES
-from generators.evaluation.evaluate import Protocol, evaluate
-from generators.evaluation.samples import Samples
-from generators.judging import JudgeWorkers
 from generators.oracles.hull_tables import known_hull
-from generators.oracles.judge import JudgeSettings
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask
 
@@ -76,12 +71,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
                 CrystalTask(n_atoms=(1, LARGEST)), setting.sampler_settings, bench.wish(e_above_hull=setting.asked)
             )
             batch = draw(N, SEED)
-            dataset = CrystalDataset(batch, {}, ("",) * len(batch), tuple(str(i) for i in range(len(batch))))
-            judge = JudgeWorkers(JudgeSettings(with_bulk_modulus=False, max_evaluations=100))
-            result = evaluate(
-                Samples(dataset, ()), Protocol(relaxed_symprec=0.1), bench.reference, known_hull(), judge,
-                Path(name) / str(i),
-            )  # fmt: skip
+            result = bench.judged(batch, known_hull(), Path(name) / str(i))
             rows.append(
                 {
                     "settings": setting,

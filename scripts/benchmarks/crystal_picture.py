@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from pymatgen.core import Structure
 
-from benchmarks.crystal_sets import LARGEST, CrystalBench
+from benchmarks.crystal_sets import LARGEST, RELAXED, CrystalBench
 from data.cells import decode
 from generators.judging import JudgeWorkers, judged_batch
 from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import fractions_of_batch
 from generators.oracles.hull_tables import known_hull
-from generators.oracles.judge import JudgeSettings, elemental_references, formation_energy
+from generators.oracles.judge import elemental_references, formation_energy
 from generators.sampling.crystal_task import CrystalTask
 
 N, SHOWN, SEED = 64, 4, 0
@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     bench = CrystalBench(arguments.structures, arguments.model)
     task, wish = CrystalTask(n_atoms=(1, LARGEST)), bench.stable()
     batch = bench.sampler(bench.guided).draw(task, wish, N, torch.Generator().manual_seed(SEED))
-    judge = JudgeWorkers(JudgeSettings(with_bulk_modulus=False, max_evaluations=100))
+    judge = JudgeWorkers(RELAXED)
     with tempfile.TemporaryDirectory() as name, judge:
         frame = judge.judge(batch, Path(name), "picture")
     relaxed = judged_batch(frame)

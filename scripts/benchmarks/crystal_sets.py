@@ -51,6 +51,8 @@ from generators.wish import Interval, Wish
 LARGEST = 20
 DRAWN = 4
 """Draws for each crystal that is chosen."""
+RELAXED = JudgeSettings(with_bulk_modulus=False, max_evaluations=100)
+"""How samples are relaxed: in at most so many evaluations each, without bulk moduli."""
 COOL = 0.7
 COOLER = CrystalSamplerSettings(temperature=COOL, prototype_temperature=COOL, source=1)
 """Like the known crystals, rather the likelier ones."""
@@ -108,7 +110,7 @@ class CrystalBench:
     def judged(self, batch: OrbitBatch, hull: Hull, folder: Path) -> Evaluation:
         """Samples relaxed by CHGNet and held against ``hull`` and all that the model may have seen; resumable in ``folder``."""
         dataset = CrystalDataset(batch, {}, ("",) * len(batch), tuple(str(i) for i in range(len(batch))))
-        judge = JudgeWorkers(JudgeSettings(with_bulk_modulus=False, max_evaluations=100))
+        judge = JudgeWorkers(RELAXED)
         return evaluate(Samples(dataset, ()), Protocol(relaxed_symprec=0.1), self.reference, hull, judge, folder)
 
     def wish(self, **intervals: tuple[float | None, float | None]) -> Conditions:

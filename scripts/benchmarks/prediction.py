@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Structure
 
-from benchmarks.crystal_sets import LARGEST, CrystalBench
+from benchmarks.crystal_sets import LARGEST, RELAXED, CrystalBench
 from data.cells import decode
 from data.crystal import Crystal
 from data.orbit_batch import OrbitBatch
 from generators.judging import JudgeWorkers, judged_batch
-from generators.oracles.judge import JudgeSettings
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask, reduced
 
@@ -114,7 +113,7 @@ def _matched(matcher: StructureMatcher, truth: list[Structure], made: OrbitBatch
 
 def _relaxed(tries: list[OrbitBatch]) -> tuple[list[list[Structure]], list[NDArray[np.float64]]]:
     """Relaxed structures and energies (eV/atom, infinite where invalid), grouped as the tries are."""
-    judge = JudgeWorkers(JudgeSettings(with_bulk_modulus=False, max_evaluations=100))
+    judge = JudgeWorkers(RELAXED)
     with tempfile.TemporaryDirectory() as name, judge:
         frame = judge.judge(OrbitBatch.concatenate(tries), Path(name), "prediction")
     structures = _structures(judged_batch(frame))
