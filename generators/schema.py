@@ -51,10 +51,13 @@ class DataConfig:
     fractions: list[float] = field(default_factory=lambda: [0.9, 0.05, 0.05])
     batch_size: int = 512
     max_orbits: int = 32  # of whole crystals; larger ones are left out
+    chosen_share: float = 1.0  # of the embedded chosen draws that one pass sees (crystal); 0: they are left out
     tensor_frame: str = "structure"  # axes of tensor columns: those of the lattice, or the IEEE standard's
 
     def __post_init__(self) -> None:
         _at_least(self, "data.", 1, "limit", "batch_size", "max_orbits")
+        if not 0 <= self.chosen_share <= 1:
+            raise ValueError(f"data.chosen_share={self.chosen_share}: must lie in [0, 1]")
         if self.tensor_frame not in TENSOR_FRAMES:
             raise ValueError(f"data.tensor_frame={self.tensor_frame}: use one of {', '.join(TENSOR_FRAMES)}")
         if len(self.fractions) != 3 or min(self.fractions) <= 0 or abs(sum(self.fractions) - 1) > 1e-6:

@@ -60,12 +60,12 @@ def build_crystals(config: TrainConfig) -> tuple[CrystalDataModule, CrystalDiffu
     exchanges = exchanges.select(torch.arange(len(exchanges))[: config.data.limit])
     parents = [name or f"without {i}" for i, name in enumerate(exchanges.ids)]  # that of a drawn crystal has no name
     add("exchanged", exchanges, [group_of.get(name, name) for name in parents])
-    for name, chosen in (("drawn", False), ("chosen", True)):
+    for name, chosen, share in (("drawn", False, 1.0), ("chosen", True, config.data.chosen_share)):
         draws = load_draws(chosen)
-        if draws is not None:
+        if draws is not None and share > 0:
             draws = _plausible(draws)
             draws = draws.select(torch.arange(len(draws))[: config.data.limit])
-            add(name, draws, draws.keys())
+            add(name, draws, draws.keys(), share)
     decorations = load_decorations()
     decorations = decorations.select(torch.arange(len(decorations))[: config.data.limit])
     add("decorated", decorations, decorations.keys(), DECORATION_SHARE)
