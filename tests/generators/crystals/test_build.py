@@ -19,6 +19,7 @@ from generators.checkpoints import load_checkpoint
 from generators.crystals.build import _plausible, build_crystals
 from generators.crystals.labelled import with_judged_labels
 from generators.crystals.model import exported_scales
+from generators.crystals.task_schema import SOURCES
 from generators.oracles.hull_tables import ENERGY, reference_compounds
 from generators.oracles.overcounted import overcounted
 from generators.schema import DataConfig, ModelConfig, TrainConfig
@@ -58,6 +59,15 @@ def test_a_table_without_a_property_of_the_initial_model_can_be_learned(table: P
     assert bool(labels[:, list(scales).index("band_gap")].isnan().all())
     own = labels[data.parts["train"].source == 1]
     assert bool(own[:, list(scales).index(ENERGY)].isnan().all())  # of another energy scale
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25])
+def test_so_much_of_the_chosen_draws_is_seen_in_a_pass(table: Path, share: float) -> None:
+    settings = config(table, [])
+    data, _, _ = build_crystals(replace(settings, data=replace(settings.data, chosen_share=share)))
+    chosen = data.parts["train"].source == SOURCES.index("chosen")
+    assert bool(chosen.any()) == (share > 0)
+    assert bool((data.share[chosen] == share).all()) and bool((data.share == 1).any())
 
 
 def test_the_geometry_alone_is_learnt_from_a_model_that_is_there() -> None:
