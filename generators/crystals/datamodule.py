@@ -94,8 +94,12 @@ class SizedBatches(Sampler[list[int]]):
                 start += size
         if shuffle:
             batches = [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
-        whole = len(batches) // ranks * ranks if shuffle else len(batches)
-        self.batches = batches[rank : max(whole, 1) : ranks]
+            batches = batches[: max(len(batches) // ranks * ranks, 1)]
+        if shuffle and ranks > 1:  # a step takes as long as its slowest rank: like work for all
+            batches.sort(key=lambda batch: len(batch) * int(n_orbits[batch].max()))
+            steps = torch.randperm(len(batches) // ranks, generator=generator).tolist()
+            batches = [batch for step in steps for batch in batches[step * ranks : (step + 1) * ranks]] or batches
+        self.batches = batches[rank::ranks]
 
     def __iter__(self) -> Iterator[list[int]]:
         return iter(batch.tolist() for batch in self.batches)

@@ -128,6 +128,17 @@ def test_batches_hold_crystals_of_like_size_and_no_empty_column() -> None:
     assert sum(spread) / len(spread) < 4
 
 
+def test_ranks_have_as_much_work_in_each_step() -> None:
+    n_orbits = torch.randint(1, 30, (2000,), generator=torch.Generator().manual_seed(0))
+    ranks = [list(SizedBatches(n_orbits, torch.arange(2000), 240, 20, 0, True, rank, 3)) for rank in range(3)]
+    work = torch.tensor([[len(b) * int(n_orbits[b].max()) for b in batches] for batches in ranks]).double()
+    assert float((work.max(0).values - work.min(0).values).mean()) < 0.02 * float(work.mean())
+    assert float(work.std(1).mean()) > 0.05 * float(work.mean())  # of other steps another
+    assert len({i for batches in ranks for b in batches for i in b}) > 1950
+    steps = torch.arange(work.shape[1]).double()
+    assert abs(float(torch.corrcoef(torch.stack([steps, work[0]]))[0, 1])) < 0.3  # in no order of size
+
+
 def test_large_crystals_are_left_out_and_batches_are_trimmed(random_batch: MakeBatch) -> None:
     known = dataset(random_batch(120, seed=1), "known")
     data = CrystalDataModule(
