@@ -75,6 +75,7 @@ class SizedBatches(Sampler[list[int]]):
         n_orbits: [N].
         rows: crystals of this epoch.
         tokens: orbits in a batch, padding included; at most ``most`` crystals.
+        rank, ranks: this process and how many there are; each has as many batches, of like size in each step.
     """
 
     def __init__(
@@ -95,10 +96,12 @@ class SizedBatches(Sampler[list[int]]):
         if shuffle:
             batches = [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
             batches = batches[: max(len(batches) // ranks * ranks, 1)]
-        if shuffle and ranks > 1:  # a step takes as long as its slowest rank: like work for all
-            batches.sort(key=lambda batch: len(batch) * int(n_orbits[batch].max()))
-            steps = torch.randperm(len(batches) // ranks, generator=generator).tolist()
-            batches = [batch for step in steps for batch in batches[step * ranks : (step + 1) * ranks]] or batches
+            if ranks > 1:  # a step takes as long as its slowest rank: like work for all
+                batches.sort(key=lambda batch: len(batch) * int(n_orbits[batch[-1]]))
+                steps = [batches[i : i + ranks] for i in range(0, len(batches), ranks)]
+                batches = [
+                    batch for i in torch.randperm(len(steps), generator=generator).tolist() for batch in steps[i]
+                ]
         self.batches = batches[rank::ranks]
 
     def __iter__(self) -> Iterator[list[int]]:

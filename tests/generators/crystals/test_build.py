@@ -27,15 +27,15 @@ from generators.schema import DataConfig, ModelConfig, TrainConfig
 WEIGHTS = Path(__file__).parents[3] / "generators" / "weights" / "crystal.pt"
 
 
-@pytest.fixture
-def table(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """40 rocksalt crystals, without labels of most properties of the shipped model."""
     rows = []
     for i, a in enumerate(("Li", "Na", "K", "Rb", "Mg", "Ca", "Sr", "Ba")):
         for x in ("F", "Cl", "O", "S", "Se"):
             crystal = Structure.from_spacegroup(225, Lattice.cubic(5 + i / 10), [a, x], [[0, 0, 0], [0.5, 0.5, 0.5]])
             rows.append({"id": f"own-{a}{x}", "cif": crystal.to(fmt="cif"), ENERGY: -1.0})
-    path = tmp_path / "own.parquet"
+    path = tmp_path_factory.mktemp("table") / "own.parquet"
     pd.DataFrame(rows).to_parquet(path)
     return path
 
