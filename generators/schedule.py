@@ -30,9 +30,12 @@ def warmed_cosine(
     parameters: Iterable[torch.nn.Parameter],
     config: OptimizerConfig,
     betas: tuple[float, float] = (0.9, 0.999),
+    fused: bool = False,
 ) -> Any:
     """AdamW whose learning rate warms up and then follows a cosine to zero at the last step, for Lightning."""
-    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, betas=betas)
+    optimizer = torch.optim.AdamW(
+        parameters, lr=config.learning_rate, weight_decay=config.weight_decay, betas=betas, fused=fused
+    )
     total = max(int(trainer.estimated_stepping_batches), config.warmup_steps + 1)
 
     def factor(step: int) -> float:

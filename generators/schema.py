@@ -109,9 +109,10 @@ class TrainerConfig:
     precision: str = "32-true"  # as Lightning spells it; auto: bf16-mixed where the processor is fast at it
     gradient_clip_val: float = 1.0
     check_val_every_n_epoch: int = 1
+    local_steps: int = 1  # processes average their weights after so many steps; 1: their gradients in every step
 
     def __post_init__(self) -> None:
-        _at_least(self, "trainer.", 1, "max_epochs", "check_val_every_n_epoch")
+        _at_least(self, "trainer.", 1, "max_epochs", "check_val_every_n_epoch", "local_steps")
         _at_least(self, "trainer.", 0, "gradient_clip_val")
 
 

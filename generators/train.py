@@ -19,6 +19,7 @@ from pytorch_lightning.loggers import WandbLogger
 from data.sources.rows import write_rejected
 from generators.build import build_logger, build_training
 from generators.checkpoints import save_checkpoint
+from generators.local_steps import LocalSteps
 from generators.manifest import claim_folder, write_json
 from generators.model_card import write_card
 from generators.precision import fast_bfloat16
@@ -103,6 +104,7 @@ def train(config: TrainConfig, plain: dict[str, Any], folder: Path) -> dict[str,
             ),
             SeedSteps(config.seed),
             EndTogether(),
+            *([LocalSteps(settings.local_steps)] if settings.local_steps > 1 else []),
             timer,
             TQDMProgressBar(refresh_rate=10),
         ],

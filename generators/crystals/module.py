@@ -9,7 +9,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data.orbit_batch import OrbitBatch
@@ -56,7 +56,7 @@ geometry needs altogether."""
 
 @dataclass(frozen=True)
 class TaskShares:
-    """How often a training crystal serves which task; the rest learns geometry.
+    """How often a crystal serves which task; the rest learns geometry.
 
     Attributes:
         prototype: Wyckoff positions partly hidden.
@@ -77,6 +77,11 @@ class TaskShares:
     source: float = 0.5
 
 
+TRAINED, TESTED = TaskShares(prototype=0.4, elements=0.4), TaskShares()
+"""In training, where prototypes and elements need most of the crystals and geometry is learnt once more afterwards
+(`CrystalDiffusion.learn_geometry`); and in validation and tests, whose losses stay comparable."""
+
+
 class CrystalDiffusion(pl.LightningModule):
     """Masked diffusion of Wyckoff positions and elements, straight paths of coordinates and lattice, one denoiser.
 
@@ -95,7 +100,7 @@ class CrystalDiffusion(pl.LightningModule):
         super().__init__()
         self.scales, self.strain_scale = tuple(scales), strain_scale
         self.known_elements = tuple(sorted(known_elements))
-        self.optimizer_config, self.tasks = optimizer or OptimizerConfig(), TaskShares()
+        self.optimizer_config = optimizer or OptimizerConfig()
         self.denoiser = CrystalDenoiser(len(self.scales), denoiser or CrystalDenoiserConfig())
         self.averaged = copy.deepcopy(self.denoiser).requires_grad_(False)
         self.seed = seed
@@ -114,8 +119,9 @@ class CrystalDiffusion(pl.LightningModule):
     # -- the loss -------------------------------------------------------------------------------------------
 
     def losses(
-        self, batch: Mapping[str, Any], generator: torch.Generator, denoiser: CrystalDenoiser
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+        self, batch: Mapping[str, Any], generator: torch.Generator, denoiser: CrystalDenoiser,
+        tasks: TaskShares = TESTED,
+    ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
         """The weighted sum, and every term: nats per crystal, mean squared velocities."""
         crystals: OrbitBatch = batch["crystals"]
         crystals = crystals.replace(coordinates=crystals.coordinates.float(), strain=crystals.strain.float())
@@ -124,12 +130,12 @@ class CrystalDiffusion(pl.LightningModule):
             batch["labels"].cpu(), self.scales, generator, self.optimizer_config.unconditional
         )
         weight = fair.to(device, torch.float32).clamp(max=20.0)
-        condition = self._condition(crystals, batch["source"], conditions, generator)
+        condition = self._condition(crystals, batch["source"], conditions, generator, tasks)
         wish = denoiser.embed_condition(condition)
 
         place = torch.rand(b, generator=generator).to(device)
-        on_prototype = place < self.tasks.prototype
-        on_geometry = place >= self.tasks.prototype + self.tasks.elements
+        on_prototype = place < tasks.prototype
+        on_geometry = place >= tasks.prototype + tasks.elements
         if self._base:
             on_prototype, on_geometry = torch.zeros_like(on_prototype), torch.ones_like(on_geometry)
         position_hidden = corrupt(crystals.mask, low_discrepancy_times(b, generator, device), generator)
@@ -140,7 +146,7 @@ class CrystalDiffusion(pl.LightningModule):
 
         time = low_discrepancy_times(b, generator, device)
         time = torch.where(on_geometry, near_data(time, generator), time)
-        seen = torch.rand(b, generator=generator).to(device) < self.tasks.with_geometry
+        seen = torch.rand(b, generator=generator).to(device) < tasks.with_geometry
         has_geometry = on_geometry | (~on_prototype & seen)
         with torch.autocast(device.type, enabled=False):  # lengths need all their digits
             path = geometry_path(crystals, self.strain_scale, time, generator)
@@ -198,8 +204,9 @@ class CrystalDiffusion(pl.LightningModule):
         return terms
 
     def _condition(
-        self, crystals: OrbitBatch, source: Tensor, conditions: Conditions, generator: torch.Generator
-    ) -> CrystalCondition:
+        self, crystals: OrbitBatch, source: Tensor, conditions: Conditions, generator: torch.Generator,
+        tasks: TaskShares,
+    ) -> CrystalCondition:  # fmt: skip
         device = crystals.mask.device
 
         def some(share: float) -> Tensor:
@@ -208,10 +215,10 @@ class CrystalDiffusion(pl.LightningModule):
         return CrystalCondition(
             condition_features(conditions, self.scales).to(device),
             conditions.given.to(device),
-            element_fractions(crystals).float() * some(self.tasks.composition)[:, None],
-            crystals.n_atoms * some(self.tasks.n_atoms),
-            crystals.n_elements * some(self.tasks.n_elements),
-            source * some(self.tasks.source),
+            element_fractions(crystals).float() * some(tasks.composition)[:, None],
+            crystals.n_atoms * some(tasks.n_atoms),
+            crystals.n_elements * some(tasks.n_elements),
+            source * some(tasks.source),
         )
 
     def _known(self, device: torch.device) -> Tensor:
@@ -229,7 +236,7 @@ class CrystalDiffusion(pl.LightningModule):
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """One step; noise is drawn from (seed, step, rank), so that a resumed run goes on as if never killed."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step * 64 + self.global_rank)
-        total, terms = self.losses(batch, generator, self.denoiser)
+        total, terms = self.losses(batch, generator, self.denoiser, TRAINED)
         self._log("train", total, terms, len(batch["source"]))
         return total
 
@@ -259,7 +266,17 @@ class CrystalDiffusion(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW; the learning rate warms up and then follows a cosine to zero at the last step."""
-        return warmed_cosine(self.trainer, self.denoiser.parameters(), self.optimizer_config, betas=(0.9, 0.98))
+        fused = self.device.type == "cpu"  # half of a processor's optimizer time
+        return warmed_cosine(self.trainer, self.denoiser.parameters(), self.optimizer_config, (0.9, 0.98), fused)
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Lightning clips for no fused optimizer, since these scale float16 gradients themselves; no processor does."""
+        if self.device.type != "cpu":
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val:
+            nn.utils.clip_grad_norm_(self.denoiser.parameters(), gradient_clip_val)
 
     # -- use ----------------------------------------------------------------------------------------------
 

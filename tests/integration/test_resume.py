@@ -128,6 +128,26 @@ def test_two_processes_end_together_when_terminated(tmp_path: Path) -> None:
             os.killpg(process.pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
+def test_processes_that_average_now_and_then_resume_as_one(tmp_path: Path) -> None:
+    """What one process alone had learnt, or its moments, would be lost: the file is written by the first."""
+    script = Path(__file__).parents[2] / "scripts" / "train.py"
+
+    def two(name: str, local_steps: int) -> dict[str, torch.Tensor]:
+        more = ["trainer.devices=2", "trainer.strategy=ddp", f"trainer.local_steps={local_steps}", f"run={name}"]
+        command = [sys.executable, str(script), *SMALL, *more]
+        done = subprocess.run(command, cwd=tmp_path, env=ONE_THREAD, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return weights(tmp_path / "outputs" / name, "composition")
+
+    whole, in_step = two("whole", 5), two("in-step", 1)
+    assert any(not torch.equal(whole[name], in_step[name]) for name in whole)
+    cut = tmp_path / "outputs" / "whole"
+    (cut / "checkpoints" / "epoch-0003.ckpt").unlink()
+    (cut / "model.pt").unlink()
+    assert_same(whole, two("whole", 5))
+
+
 def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     run(folder)

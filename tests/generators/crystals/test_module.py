@@ -15,7 +15,7 @@ from data.strain_scale import StrainScale
 from generators.checkpoints import load_checkpoint, save_checkpoint
 from generators.conditioning import Conditions, PropertyScale
 from generators.crystals.model import CrystalModel, load_crystal_model
-from generators.crystals.module import CrystalDiffusion
+from generators.crystals.module import CrystalDiffusion, TaskShares
 from generators.denoiser.crystal_denoiser import CrystalDenoiserConfig
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask
@@ -77,6 +77,32 @@ def test_every_weight_has_a_gradient_in_the_smallest_batch(batch: dict[str, Any]
         seen.add(bool(terms["coordinates"] == 0))
         assert not [name for name, weight in module.denoiser.named_parameters() if weight.grad is None], seed
     assert seen == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("tasks", "learnt"),
+    [
+        (TaskShares(prototype=0, elements=0), {"coordinates", "lattice"}),
+        (TaskShares(prototype=0, elements=1), {"elements"}),
+        (TaskShares(prototype=1, elements=0), {"elements", "positions"}),
+    ],
+)
+def test_a_crystal_serves_the_tasks_it_is_meant_for(batch: dict[str, Any], tasks: TaskShares, learnt: set[str]) -> None:
+    module = make(batch["crystals"])
+    _, terms = module.losses(batch, torch.Generator().manual_seed(0), module.denoiser, tasks)
+    always = {"n_elements", "space_group", "count"}
+    assert {name for name, value in terms.items() if value > 0} == learnt | always
+
+
+def test_gradients_are_clipped_for_the_fused_optimizer_too(batch: dict[str, Any]) -> None:
+    module = make(batch["crystals"])
+    (1e3 * module.losses(batch, torch.Generator().manual_seed(0), module.denoiser)[0]).backward()
+    gradients = [weight.grad for weight in module.denoiser.parameters() if weight.grad is not None]
+    before = torch.cat([g.flatten() for g in gradients])
+    module.configure_gradient_clipping(None, 2.0)
+    after = torch.cat([g.flatten() for g in gradients])
+    assert before.norm() > 2 and after.norm() == pytest.approx(2.0)
+    torch.testing.assert_close(after, before * 2 / before.norm())
 
 
 def test_training_lowers_what_can_be_learnt(batch: dict[str, Any]) -> None:
