@@ -24,9 +24,16 @@ class LocalSteps(Callback):
         self.every = every
 
     def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        """From now on gradients stay where they are."""
-        if isinstance(trainer.strategy.model, DistributedDataParallel):
-            trainer.strategy.model.require_backward_grad_sync = False
+        """From now on gradients stay where they are.
+
+        Raises:
+            ValueError: processes that share their work in another way.
+        """
+        if trainer.world_size == 1:
+            return
+        if not isinstance(trainer.strategy.model, DistributedDataParallel):
+            raise ValueError(f"trainer.local_steps={self.every}: several processes need trainer.strategy=ddp")
+        trainer.strategy.model.require_backward_grad_sync = False
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
         """Average, where it is time; a module's own moving average of the weights takes its step afterwards."""

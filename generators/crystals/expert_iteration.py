@@ -32,7 +32,7 @@ from generators.crystals.draws import CrystalDraws
 from generators.crystals.hit_odds import LikelyHits
 from generators.crystals.judging import ABOVE, CrystalJudge
 from generators.crystals.labelling import LABELS, labelled
-from generators.crystals.module import CrystalDiffusion
+from generators.crystals.module import TRAINED, CrystalDiffusion
 from generators.crystals.task_schema import SOURCES
 from generators.datamodule import known_labels
 from generators.judging import JudgeWorkers, write_parquet
@@ -289,7 +289,7 @@ class ExpertIteration:
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
-            loss, _ = module.losses(_on(batch, settings.device), generator, module.denoiser)
+            loss, _ = module.losses(_on(batch, settings.device), generator, module.denoiser, TRAINED)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(module.denoiser.parameters(), 1.0)
