@@ -86,6 +86,7 @@ MISTAKES = [
     (("train", "model.widht=3"), "model.widht: no such key, there are kind, width"),
     (("train", "seed=-1"), "seed=-1"),
     (("train", "data.tensor_frame=lab"), "data.tensor_frame=lab: use one of structure, ieee"),
+    (("train", "trainer.local_steps=0"), "trainer.local_steps=0: must be at least 1"),
     (("train", "data.chosen_share=2"), "data.chosen_share=2.0: must lie in [0, 1]"),
     (("train", "experiment"), "experiment"),
 ]
