@@ -52,6 +52,7 @@ class DataConfig:
     batch_size: int = 512
     max_orbits: int = 32  # of whole crystals; larger ones are left out
     chosen_share: float = 1.0  # of the embedded chosen draws that one pass sees (crystal); 0: they are left out
+    chosen_balanced: bool = False  # of these only charge-balanced ones and alloys
     tensor_frame: str = "structure"  # axes of tensor columns: those of the lattice, or the IEEE standard's
 
     def __post_init__(self) -> None:

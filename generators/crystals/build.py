@@ -26,6 +26,7 @@ from generators.oracles.hull_tables import FAR_BELOW
 from generators.oracles.overcounted import raised
 from generators.schedule import OptimizerConfig
 from generators.schema import TrainConfig
+from generators.screening.charge_balance import balanced_or_alloy
 
 PROPERTIES = ("formation_energy_per_atom", "e_above_hull", "band_gap", "magnetization_density", "bulk_modulus")
 DECORATION_SHARE = 0.3
@@ -64,6 +65,8 @@ def build_crystals(config: TrainConfig) -> tuple[CrystalDataModule, CrystalDiffu
         draws = load_draws(chosen)
         if draws is not None and share > 0:
             draws = _plausible(draws)
+            if chosen and config.data.chosen_balanced:
+                draws = draws.select(torch.tensor(_balanced_rows(draws)))
             draws = draws.select(torch.arange(len(draws))[: config.data.limit])
             add(name, draws, draws.keys(), share)
     decorations = load_decorations()
@@ -111,6 +114,11 @@ def _plausible(dataset: CrystalDataset) -> CrystalDataset:
     """Without what the judge puts so far below the hull that it must be wrong, and with energies higher by what it may
     overcount for anions (`generators.oracles.overcounted`): a model would learn to make such."""
     return raised(dataset.select((dataset.properties["e_above_hull"] >= FAR_BELOW).nonzero().squeeze(-1)))
+
+
+def _balanced_rows(dataset: CrystalDataset) -> list[int]:
+    crystals = dataset.batch.to_crystals()
+    return [i for i, c in enumerate(crystals) if balanced_or_alloy(c.atomic_numbers, c.multiplicities)]
 
 
 def groups_of(dataset: CrystalDataset) -> list[str]:

@@ -23,6 +23,7 @@ from generators.crystals.task_schema import SOURCES
 from generators.oracles.hull_tables import ENERGY, reference_compounds
 from generators.oracles.overcounted import overcounted
 from generators.schema import DataConfig, ModelConfig, TrainConfig
+from generators.screening.charge_balance import balanced_or_alloy
 
 WEIGHTS = Path(__file__).parents[3] / "generators" / "weights" / "crystal.pt"
 
@@ -68,6 +69,18 @@ def test_so_much_of_the_chosen_draws_is_seen_in_a_pass(table: Path, share: float
     chosen = data.parts["train"].source == SOURCES.index("chosen")
     assert bool(chosen.any()) == (share > 0)
     assert bool((data.share[chosen] == share).all()) and bool((data.share == 1).any())
+
+
+def test_chosen_draws_can_be_charge_balanced_ones_alone(table: Path) -> None:
+    settings = config(table, [])
+    number = SOURCES.index("chosen")
+    found: dict[bool, list[bool]] = {}
+    for balanced in (False, True):
+        data, _, _ = build_crystals(replace(settings, data=replace(settings.data, chosen_balanced=balanced)))
+        part = data.parts["train"]
+        chosen = part.batch.select((part.source == number).nonzero().squeeze(-1)).to_crystals()
+        found[balanced] = [balanced_or_alloy(c.atomic_numbers, c.multiplicities) for c in chosen]
+    assert all(found[True]) and found[True] and not all(found[False])
 
 
 def test_the_geometry_alone_is_learnt_from_a_model_that_is_there() -> None:
