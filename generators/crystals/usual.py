@@ -29,7 +29,7 @@ class Usual(NamedTuple):
 
 
 FOR_STABILITY, FROM_NOTHING, ON_WHAT_IS_GIVEN = (
-    Usual(12.0, 1.2, "chosen", 0.5),
+    Usual(8.0, 1.1, "chosen", 0.5),
     Usual(4.0, 0.9, "any"),
     Usual(3.0, 0.5, "any"),
 )

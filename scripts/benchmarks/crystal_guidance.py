@@ -49,6 +49,7 @@ SETTINGS = (
     Setting((6.0, 1.2), STRONG, NEAR, "chosen"),
     Setting(STRONG, STRONG, NEAR, "chosen"),
     Setting(STRONG, STRONG, NEAR, "chosen", (0.5, 1.0)),
+    Setting((8.0, 1.1), (8.0, 1.1), NEAR, "chosen", (0.5, 1.0)),
     Setting(STRONG, STRONG, NEAR, "chosen", (1.0, 0.6)),
     Setting(STRONG, STRONG, NEAR, "chosen", (0.5, 0.6)),
     Setting(STRONG, (12.0, 1.5), NEAR, "chosen", (0.5, 0.6)),
