@@ -12,6 +12,7 @@ from torch import Tensor
 
 from benchmarks.crystal_sets import LARGEST, CrystalBench
 from generators.crystals.task_schema import SOURCES
+from generators.crystals.usual import FOR_STABILITY
 from generators.oracles.hull_tables import known_hull
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask
@@ -37,6 +38,7 @@ class Setting(NamedTuple):
 
 
 STRONG = (12.0, 1.2)
+TAKEN = (FOR_STABILITY.guidance, FOR_STABILITY.temperature)
 SETTINGS = (
     Setting((1.0, 1.0), (3.0, 0.7), BELOW, "any"),
     Setting((3.0, 0.85), (4.0, 0.7), BELOW, "any"),
@@ -49,7 +51,7 @@ SETTINGS = (
     Setting((6.0, 1.2), STRONG, NEAR, "chosen"),
     Setting(STRONG, STRONG, NEAR, "chosen"),
     Setting(STRONG, STRONG, NEAR, "chosen", (0.5, 1.0)),
-    Setting((8.0, 1.1), (8.0, 1.1), NEAR, "chosen", (0.5, 1.0)),
+    Setting(TAKEN, TAKEN, NEAR, FOR_STABILITY.like, (FOR_STABILITY.group_guidance, 1.0)),
     Setting(STRONG, STRONG, NEAR, "chosen", (1.0, 0.6)),
     Setting(STRONG, STRONG, NEAR, "chosen", (0.5, 0.6)),
     Setting(STRONG, (12.0, 1.5), NEAR, "chosen", (0.5, 0.6)),
