@@ -75,6 +75,11 @@ class Templates:
     def __len__(self) -> int:
         return self._n_geometries
 
+    @property
+    def labels(self) -> frozenset[str]:
+        """Protostructures that a crystal with a geometry has."""
+        return frozenset(label for label, rows in self._rows.items() if rows[0] < self._n_geometries)
+
     def start(self, frame: OrbitBatch) -> tuple[OrbitBatch, Tensor, Tensor]:
         """The crystals of ``frame`` in the spelling of their label, with geometry where a template is found.
 

@@ -1,0 +1,270 @@
+"""A model of whole crystals is rewarded for draws that the embedded surrogate finds stable and nobody has drawn before.
+
+Policy gradient (Williams, Mach. Learn. 8, 229 (1992)) on what is drawn before the geometry, with the evidence bound in
+place of the likelihood, which masked diffusion does not have (as for diffusion models of text and of crystals). In
+each round the model draws under the wish to be stable, without guidance; every draw is learnt from once, by
+how much more it is worth than the round's mean (`generators.crystals.rewards`), beside crystals of the training data.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from data.frames import from_frame
+from data.orbit_batch import OrbitBatch
+from data.respelling import respell
+from generators.checkpoints import save_checkpoint
+from generators.conditioning import condition_features
+from generators.crystals.datamodule import CrystalDataModule, CrystalRows, SizedBatches, trimmed
+from generators.crystals.draws import CrystalDraws, embedded_templates
+from generators.crystals.expert_iteration import start_drawing
+from generators.crystals.hit_odds import LikelyHits
+from generators.crystals.likelihood import negative_log_likelihood
+from generators.crystals.module import TRAINED, CrystalDiffusion
+from generators.crystals.rewards import BELOW, NEAR, Penalties, chances, new_draws, rewards, surrogates
+from generators.judging import write_parquet
+from generators.manifest import claim_folder
+from generators.precision import fast_bfloat16
+from generators.sampling.crystals import CrystalSampler
+from generators.schedule import move_average
+from generators.screening.crystal_funnel import KnownCrystals
+
+MAY_DIFFER = ("reinforcement.workers", "draws.batch_size")
+BOUND_SCALE = 10.0
+"""nats: evidence bounds are divided by this, beside the loss on training data."""
+LAST_RATE = 0.1
+"""The learning rate falls along a cosine to this share of itself."""
+_STATE = "state.pt"
+
+
+@dataclass(frozen=True)
+class ReinforcementSettings:
+    """How much of everything.
+
+    Attributes:
+        rounds: of drawing and learning.
+        draws: crystals drawn in a round.
+        batch_size: of these in a step.
+        anchor: weight of the usual loss on training data; a third as many crystals in a step.
+        learning_rate: after 20 steps; it follows a cosine.
+        ema_decay: of the averaged weights, which draw.
+        shard_size: crystals of one job.
+        workers: processes that draw, and threads that learn.
+        seed: of all.
+    """
+
+    rounds: int = 16
+    draws: int = 4000
+    batch_size: int = 192
+    anchor: float = 0.3
+    learning_rate: float = 2e-4
+    ema_decay: float = 0.98
+    shard_size: int = 1000
+    workers: int = 2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("rounds", "draws", "batch_size", "shard_size", "workers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        for name in ("anchor", "learning_rate"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}={getattr(self, name)}: must not be negative")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay={self.ema_decay}: must lie in [0, 1)")
+
+
+class Reinforcement:
+    """Rounds of drawing and learning; every round is written, and a killed run goes on.
+
+    Args:
+        module: the model at the start.
+        data: its training data.
+        draws: how it draws; model, name and seed are set for each round.
+        settings: how much of everything.
+        folder: where ``model`` and ``drawn`` with the number of the round are kept.
+        penalties: on what is common.
+        log: takes one line for each round.
+
+    Raises:
+        ValueError: the folder holds a run with other settings.
+    """
+
+    def __init__(
+        self,
+        module: CrystalDiffusion,
+        data: CrystalDataModule,
+        draws: CrystalDraws,
+        settings: ReinforcementSettings,
+        folder: Path,
+        penalties: Penalties | None = None,
+        log: Callable[[str], object] = print,
+    ) -> None:
+        self.module, self.draws, self.settings, self.folder, self.log = module, draws, settings, folder, log
+        self.penalties = penalties or Penalties()
+        plain = {
+            "reinforcement": asdict(settings), "draws": asdict(draws.settings), "penalties": asdict(self.penalties),
+        }  # fmt: skip
+        claim_folder(folder, plain, {"generator": draws.model}, MAY_DIFFER)
+        self.base, self.share = data.parts["train"], data.share
+        self.known = KnownCrystals()
+        self.templates = embedded_templates().labels
+        self.elements = torch.zeros(len(module.denoiser.elements), dtype=torch.bool)
+        self.elements[sorted(draws.task.allowed_elements or module.known_elements)] = True
+        self.wish = (condition_features(draws.wish, module.scales), draws.wish.given)
+        self.optimizer = torch.optim.AdamW(
+            module.denoiser.parameters(), lr=settings.learning_rate, weight_decay=0.0, betas=(0.9, 0.98), fused=True
+        )
+        self.steps = 0
+
+    def run(self) -> Path:
+        """The file of the last model."""
+        first = self._resume()
+        context = multiprocessing.get_context("spawn")
+        threads = torch.get_num_threads()
+        torch.set_num_threads(self.settings.workers)
+        try:
+            with ProcessPoolExecutor(self.settings.workers, context, start_drawing) as pool:
+                for number in range(first, self.settings.rounds):
+                    self._round(number, pool)
+        finally:
+            torch.set_num_threads(threads)
+        return self._model(self.settings.rounds)
+
+    # -- what is kept -------------------------------------------------------------------------------------
+
+    def _model(self, number: int) -> Path:
+        return self.folder / f"model-{number:02d}.pt"
+
+    def _drawn(self, number: int) -> Path:
+        return self.folder / f"drawn-{number:02d}.parquet"
+
+    def _resume(self) -> int:
+        """The first round to do; the model and the optimizer are as they were then."""
+        path = self.folder / _STATE
+        if not path.exists():
+            save_checkpoint(self._model(0), "crystal", *self.module.export())
+            return 0
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        self.module.denoiser.load_state_dict(state["denoiser"])
+        self.module.averaged.load_state_dict(state["averaged"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.steps = int(state["steps"])
+        for number in range(int(state["rounds"])):
+            self.known.add(pd.read_parquet(self._drawn(number), columns=["crystal_key"])["crystal_key"])
+        return int(state["rounds"])
+
+    def _keep(self, number: int) -> None:
+        save_checkpoint(self._model(number + 1), "crystal", *self.module.export())
+        part = self.folder / f"{_STATE}.part"
+        torch.save(
+            {
+                "rounds": number + 1,
+                "steps": self.steps,
+                "denoiser": self.module.denoiser.state_dict(),
+                "averaged": self.module.averaged.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+            },
+            part,
+        )
+        part.replace(self.folder / _STATE)
+
+    # -- one round ----------------------------------------------------------------------------------------
+
+    def _round(self, number: int, pool: ProcessPoolExecutor) -> None:
+        settings, start = self.settings, time.monotonic()
+        if not self._drawn(number).exists():
+            write_parquet(self._draw(number, pool), self._drawn(number))
+        drawn = pd.read_parquet(self._drawn(number))
+        new, middle = new_draws(drawn, self.known), time.monotonic()
+        worth = rewards(drawn, new, self.templates, self.penalties)
+        self.known.add(drawn["crystal_key"])
+        loss = self._learn(number, from_frame(drawn), worth)
+        self._keep(number)
+        common = drawn["protostructure"].value_counts()
+        near, below = (float((drawn[name] * new).mean()) for name in (NEAR, BELOW))
+        self.log(
+            f"round {number + 1}/{settings.rounds}: {len(drawn):,} drawn in {middle - start:.0f} s, "
+            f"{new.mean():.1%} new, near the hull and new {near:.1%}, below and new {below:.1%}, "
+            f"reward {worth.mean():.3f}, {len(common):,} prototypes, the commonest {common.iloc[0] / len(drawn):.1%}; "
+            f"loss on training data {loss:.2f}, {time.monotonic() - middle:.0f} s of learning"
+        )
+
+    def _draw(self, number: int, pool: ProcessPoolExecutor) -> pd.DataFrame:
+        settings = self.settings
+        draws = replace(self.draws, model=self._model(number), seed=settings.seed, name=f"round-{number:02d}")
+        sizes = [min(settings.shard_size, settings.draws - i) for i in range(0, settings.draws, settings.shard_size)]
+        parts = pool.map(_draw_shard, [draws] * len(sizes), range(len(sizes)), sizes)
+        return pd.concat(parts, ignore_index=True)
+
+    def _learn(self, number: int, drawn: OrbitBatch, worth: np.ndarray) -> float:
+        """The mean loss on training data of the round's steps."""
+        settings, module = self.settings, self.module
+        generator = torch.Generator().manual_seed(settings.seed * 100_003 + number)
+        advantage = torch.from_numpy((worth - worth.mean()) / max(float(worth.std()), 1e-3)).float()
+        rate = LAST_RATE + (1 - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * number / settings.rounds))
+        own = _sized(drawn, settings.batch_size, generator)
+        losses = []
+        module.denoiser.train()
+        for rows, base in zip(own, self._training_data(len(own), generator), strict=True):
+            for group in self.optimizer.param_groups:
+                group["lr"] = settings.learning_rate * rate * min((self.steps + 1) / 20, 1)
+            crystals = trimmed(drawn.select(rows))
+            crystals = crystals.replace(coordinates=crystals.coordinates.float(), strain=crystals.strain.float())
+            with torch.autocast("cpu", torch.bfloat16, enabled=fast_bfloat16()):
+                bound = negative_log_likelihood(
+                    module.denoiser, module.strain_scale, crystals, self.wish, self.draws.settings.source,
+                    self.elements, generator,
+                )  # fmt: skip
+                usual, _ = module.losses(base, generator, module.denoiser, TRAINED)
+            loss = (advantage[rows] * bound).mean() / BOUND_SCALE + settings.anchor * usual
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(module.denoiser.parameters(), 1.0)
+            self.optimizer.step()
+            self.steps += 1
+            move_average(module.averaged, module.denoiser, self.steps, settings.ema_decay)
+            losses.append(usual.detach())
+        return float(torch.stack(losses).mean())
+
+    def _training_data(self, n: int, generator: torch.Generator) -> Iterator[dict[str, Any]]:
+        """``n`` batches, a third as large as those of draws."""
+        size = max(self.settings.batch_size // 3, 1)
+        rows = torch.multinomial(self.share.double(), n * size, n * size > len(self.share), generator=generator)
+        batch = respell(self.base.batch.select(rows), generator)
+        part = CrystalRows(batch, self.base.labels[rows], self.base.source[rows])
+        batches = _sized(batch, size, generator)
+        for i in range(n):
+            yield part[batches[i % len(batches)].tolist()]
+
+
+def _sized(batch: OrbitBatch, size: int, generator: torch.Generator) -> list[Tensor]:
+    """Rows of batches of crystals of like size."""
+    seed = int(torch.randint(2**31, (1,), generator=generator))
+    sampler = SizedBatches(batch.n_orbits, torch.arange(len(batch)), 12 * size, size, seed, True, 0, 1)
+    return [torch.as_tensor(rows) for rows in sampler]
+
+
+_sampler: tuple[Path, CrystalSampler] | None = None
+_likely: dict[str, LikelyHits] | None = None
+
+
+def _draw_shard(draws: CrystalDraws, shard: int, n: int) -> pd.DataFrame:
+    global _sampler, _likely
+    if _sampler is None or _sampler[0] != draws.model:
+        _sampler = (draws.model, draws.sampler())
+    if _likely is None:
+        _likely = surrogates()
+    return chances(draws.draw(_sampler[1], shard, n), _likely)
