@@ -79,6 +79,27 @@ class CrystalSampler(PrototypeSampler):
         seeds = OrbitBatch.concatenate([seeds for _, seeds in done if seeds is not None])
         return self.draw_geometry(frame, wish, generator, task.noise, self.geometry.standard(seeds))
 
+    @torch.no_grad()
+    def sketch(self, task: CrystalTask, wish: Conditions, n: int, generator: torch.Generator) -> OrbitBatch:
+        """``n`` crystals whose sites and cell are those of a template, as they are; drawn where there is none.
+
+        A quarter of the time of `draw`, and enough for a surrogate to tell what is stable.
+        """
+        frame, _ = self._without_geometry(task, wish, n, generator)
+        if self.templates is None:
+            return self.draw_geometry(frame, wish, generator)
+        started, elements, found = self.templates.start(frame)
+        standard = self.geometry.standard(started.replace(atomic_number=elements))
+        strain = self.geometry.strain_scale.from_standard(started, standard.double())
+        sketched = started.replace(strain=strain, coordinates=started.coordinates.double())
+        rows, rest = found.nonzero().squeeze(-1), (~found).nonzero().squeeze(-1)
+        parts = [sketched.select(rows)]
+        if len(rest):
+            unknown = torch.zeros(len(rest), dtype=torch.long)
+            condition = self._condition(wish, len(rest), None, unknown, unknown)
+            parts.append(self.geometry.follow(frame.select(rest), condition, generator))
+        return OrbitBatch.concatenate(parts)
+
     def _without_geometry(
         self, task: CrystalTask, wish: Conditions, n: int, generator: torch.Generator
     ) -> tuple[OrbitBatch, OrbitBatch | None]:

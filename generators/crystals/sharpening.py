@@ -1,9 +1,9 @@
-"""A model of whole crystals is rewarded for draws that the embedded surrogate finds stable and nobody has drawn before.
+"""A model of whole crystals learns to draw without guidance and without a choice what it draws best with them.
 
-Policy gradient (Williams, Mach. Learn. 8, 229 (1992)) on what is drawn before the geometry, with the evidence bound in
-place of the likelihood, which masked diffusion does not have (as for diffusion models of text and of crystals). In
-each round the model draws under the wish to be stable, without guidance; every draw is learnt from once, by
-how much more it is worth than the round's mean (`generators.crystals.rewards`), beside crystals of the training data.
+Expert iteration (Anthony, Tian & Barber, NeurIPS 2017) without a judge: in each round the model draws under the wish to
+be stable, the embedded surrogate chooses the likeliest new part within limits on what is common, and the model learns
+these, and to draw less often what is known or was drawn already, beside its training data. Prototypes and elements
+alone are learnt, so that draws need no geometry but that of their templates, and a round has many.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from data.frames import from_frame
@@ -28,35 +29,53 @@ from data.respelling import respell
 from generators.checkpoints import save_checkpoint
 from generators.conditioning import condition_features
 from generators.crystals.datamodule import CrystalDataModule, CrystalRows, SizedBatches, trimmed
-from generators.crystals.draws import CrystalDraws, embedded_templates
+from generators.crystals.draws import CrystalDraws, drawn_table, embedded_templates
 from generators.crystals.expert_iteration import start_drawing
 from generators.crystals.hit_odds import LikelyHits
+from generators.crystals.judging import ABOVE, CrystalJudge
 from generators.crystals.likelihood import negative_log_likelihood
 from generators.crystals.module import TRAINED, CrystalDiffusion
-from generators.crystals.rewards import BELOW, NEAR, Penalties, chances, new_draws, rewards, surrogates
 from generators.judging import write_parquet
 from generators.manifest import claim_folder
 from generators.precision import fast_bfloat16
 from generators.sampling.crystals import CrystalSampler
 from generators.schedule import move_average
+from generators.screening.charge_balance import balanced_or_alloy
 from generators.screening.crystal_funnel import KnownCrystals
+from generators.screening.element_shares import within_shares
+from generators.screening.proposals import shard_seed
+from generators.wish import Interval, Wish
 
-MAY_DIFFER = ("reinforcement.workers", "draws.batch_size")
+NEAR, BELOW, BALANCED = "probability_near", "probability_below", "balanced"
+"""Columns: chances that a crystal lies at most so far above the hull of the known compounds (`LEVELS`); whether it is
+charge-balanced or an alloy."""
+LEVELS = {NEAR: 0.1, BELOW: 0.0}
+NO_TEMPLATE, NO_SYMMETRY = 0.8, 0.5
+"""Factors of the score where no embedded crystal has the protostructure, so that geometry starts from noise, and in
+space group 1."""
+LEAST = 0.05
+"""Score below which nothing is chosen."""
+MAY_DIFFER = ("sharpening.workers", "draws.batch_size")
 BOUND_SCALE = 10.0
-"""nats: evidence bounds are divided by this, beside the loss on training data."""
+"""nats by which evidence bounds are divided, beside the loss on training data."""
 LAST_RATE = 0.1
 """The learning rate falls along a cosine to this share of itself."""
 _STATE = "state.pt"
 
 
 @dataclass(frozen=True)
-class ReinforcementSettings:
+class SharpeningSettings:
     """How much of everything.
 
     Attributes:
         rounds: of drawing and learning.
         draws: crystals drawn in a round.
-        batch_size: of these in a step.
+        share: of the draws that are learnt, at most: fewer keep to the limits or are new.
+        per_system, per_prototype: largest share of these with the same elements, or the same protostructure.
+        per_element: an element occurs in at most so many times as large a share of them as among known compounds
+            (`generators.screening.element_shares`).
+        known: weight of what is not new, beside 1 of what is chosen; negative: it shall be drawn less often.
+        batch_size: of both in a step.
         anchor: weight of the usual loss on training data; a third as many crystals in a step.
         learning_rate: after 20 steps; it follows a cosine.
         ema_decay: of the averaged weights, which draw.
@@ -65,13 +84,18 @@ class ReinforcementSettings:
         seed: of all.
     """
 
-    rounds: int = 16
-    draws: int = 4000
+    rounds: int = 10
+    draws: int = 24_000
+    share: float = 1 / 3
+    per_system: float = 0.002
+    per_prototype: float = 0.02
+    per_element: float = 2.5
+    known: float = -0.5
     batch_size: int = 192
     anchor: float = 0.3
-    learning_rate: float = 2e-4
+    learning_rate: float = 4e-4
     ema_decay: float = 0.98
-    shard_size: int = 1000
+    shard_size: int = 1500
     workers: int = 2
     seed: int = 0
 
@@ -82,11 +106,15 @@ class ReinforcementSettings:
         for name in ("anchor", "learning_rate"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must not be negative")
+        if not 0 < self.share < 1:
+            raise ValueError(f"share={self.share}: must lie between 0 and 1")
+        if not -1 < self.known <= 0:
+            raise ValueError(f"known={self.known}: must lie in (-1, 0]")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay={self.ema_decay}: must lie in [0, 1)")
 
 
-class Reinforcement:
+class Sharpening:
     """Rounds of drawing and learning; every round is written, and a killed run goes on.
 
     Args:
@@ -95,7 +123,6 @@ class Reinforcement:
         draws: how it draws; model, name and seed are set for each round.
         settings: how much of everything.
         folder: where ``model`` and ``drawn`` with the number of the round are kept.
-        penalties: on what is common.
         log: takes one line for each round.
 
     Raises:
@@ -107,20 +134,15 @@ class Reinforcement:
         module: CrystalDiffusion,
         data: CrystalDataModule,
         draws: CrystalDraws,
-        settings: ReinforcementSettings,
+        settings: SharpeningSettings,
         folder: Path,
-        penalties: Penalties | None = None,
         log: Callable[[str], object] = print,
     ) -> None:
         self.module, self.draws, self.settings, self.folder, self.log = module, draws, settings, folder, log
-        self.penalties = penalties or Penalties()
-        plain = {
-            "reinforcement": asdict(settings), "draws": asdict(draws.settings), "penalties": asdict(self.penalties),
-        }  # fmt: skip
+        plain = {"sharpening": asdict(settings), "draws": asdict(draws.settings)}
         claim_folder(folder, plain, {"generator": draws.model}, MAY_DIFFER)
         self.base, self.share = data.parts["train"], data.share
         self.known = KnownCrystals()
-        self.templates = embedded_templates().labels
         self.elements = torch.zeros(len(module.denoiser.elements), dtype=torch.bool)
         self.elements[sorted(draws.task.allowed_elements or module.known_elements)] = True
         self.wish = (condition_features(draws.wish, module.scales), draws.wish.given)
@@ -187,18 +209,21 @@ class Reinforcement:
         settings, start = self.settings, time.monotonic()
         if not self._drawn(number).exists():
             write_parquet(self._draw(number, pool), self._drawn(number))
-        drawn = pd.read_parquet(self._drawn(number))
-        new, middle = new_draws(drawn, self.known), time.monotonic()
-        worth = rewards(drawn, new, self.templates, self.penalties)
+        drawn, middle = pd.read_parquet(self._drawn(number)), time.monotonic()
+        new = _new(drawn, self.known)
+        chosen = self._choose(drawn, new)
+        if not chosen:
+            raise ValueError(f"draws={settings.draws}: nothing of round {number + 1} is new and likely, draw more")
+        weight = np.where(new, 0.0, settings.known)
+        weight[chosen] = 1.0
         self.known.add(drawn["crystal_key"])
-        loss = self._learn(number, from_frame(drawn), worth)
+        loss = self._learn(number, from_frame(drawn), weight)
         self._keep(number)
-        common = drawn["protostructure"].value_counts()
         near, below = (float((drawn[name] * new).mean()) for name in (NEAR, BELOW))
         self.log(
             f"round {number + 1}/{settings.rounds}: {len(drawn):,} drawn in {middle - start:.0f} s, "
-            f"{new.mean():.1%} new, near the hull and new {near:.1%}, below and new {below:.1%}, "
-            f"reward {worth.mean():.3f}, {len(common):,} prototypes, the commonest {common.iloc[0] / len(drawn):.1%}; "
+            f"{new.mean():.1%} new, near the hull and new {near:.1%}, below and new {below:.1%}; "
+            f"{len(chosen):,} chosen, {drawn[NEAR].iloc[chosen].mean():.1%} near the hull; "
             f"loss on training data {loss:.2f}, {time.monotonic() - middle:.0f} s of learning"
         )
 
@@ -209,13 +234,33 @@ class Reinforcement:
         parts = pool.map(_draw_shard, [draws] * len(sizes), range(len(sizes)), sizes)
         return pd.concat(parts, ignore_index=True)
 
-    def _learn(self, number: int, drawn: OrbitBatch, worth: np.ndarray) -> float:
-        """The mean loss on training data of the round's steps."""
+    def _choose(self, drawn: pd.DataFrame, new: NDArray[np.bool_]) -> list[int]:
+        """Rows: the likeliest new ones, charge-balanced or alloys, with few of one kind."""
+        settings = self.settings
+        wanted = max(round(settings.share * len(drawn)), 1)
+        labels = list(drawn["protostructure"])
+        elements = [frozenset(map(int, numbers)) for numbers in drawn["atomic_numbers"]]
+        placed = drawn["protostructure"].isin(embedded_templates().labels).to_numpy()
+        score = (drawn[NEAR] + drawn[BELOW]).to_numpy(np.float64) / 2 * new * drawn[BALANCED].to_numpy(bool)
+        score *= np.where(placed, 1.0, NO_TEMPLATE) * np.where(drawn["space_group"] == 1, NO_SYMMETRY, 1.0)
+        kept = within_shares(
+            torch.from_numpy(score), elements, settings.per_element, wanted,
+            [
+                (elements, max(round(settings.per_system * wanted), 1)),
+                (labels, max(round(settings.per_prototype * wanted), 1)),
+            ],
+        )  # fmt: skip
+        return [row for row in kept if score[row] > LEAST]
+
+    # -- learning -----------------------------------------------------------------------------------------
+
+    def _learn(self, number: int, drawn: OrbitBatch, weight: NDArray[np.float64]) -> float:
+        """The mean loss on training data of the round's steps. ``weight``: [N] of the draws; 0 is left out."""
         settings, module = self.settings, self.module
         generator = torch.Generator().manual_seed(settings.seed * 100_003 + number)
-        advantage = torch.from_numpy((worth - worth.mean()) / max(float(worth.std()), 1e-3)).float()
+        weights = torch.from_numpy(weight).float()
         rate = LAST_RATE + (1 - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * number / settings.rounds))
-        own = _sized(drawn, settings.batch_size, generator)
+        own = _sized(drawn, weights.nonzero().squeeze(-1), settings.batch_size, generator)
         losses = []
         module.denoiser.train()
         for rows, base in zip(own, self._training_data(len(own), generator), strict=True):
@@ -229,7 +274,7 @@ class Reinforcement:
                     self.elements, generator,
                 )  # fmt: skip
                 usual, _ = module.losses(base, generator, module.denoiser, TRAINED)
-            loss = (advantage[rows] * bound).mean() / BOUND_SCALE + settings.anchor * usual
+            loss = (weights[rows] * bound).mean() / BOUND_SCALE + settings.anchor * usual
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(module.denoiser.parameters(), 1.0)
@@ -245,16 +290,23 @@ class Reinforcement:
         rows = torch.multinomial(self.share.double(), n * size, n * size > len(self.share), generator=generator)
         batch = respell(self.base.batch.select(rows), generator)
         part = CrystalRows(batch, self.base.labels[rows], self.base.source[rows])
-        batches = _sized(batch, size, generator)
+        batches = _sized(batch, torch.arange(len(batch)), size, generator)
         for i in range(n):
             yield part[batches[i % len(batches)].tolist()]
 
 
-def _sized(batch: OrbitBatch, size: int, generator: torch.Generator) -> list[Tensor]:
-    """Rows of batches of crystals of like size."""
+def _sized(batch: OrbitBatch, rows: Tensor, size: int, generator: torch.Generator) -> list[Tensor]:
+    """Batches of some rows, of crystals of like size."""
     seed = int(torch.randint(2**31, (1,), generator=generator))
-    sampler = SizedBatches(batch.n_orbits, torch.arange(len(batch)), 12 * size, size, seed, True, 0, 1)
-    return [torch.as_tensor(rows) for rows in sampler]
+    sampler = SizedBatches(batch.n_orbits, rows, 12 * size, size, seed, True, 0, 1)
+    return [torch.as_tensor(some) for some in sampler]
+
+
+def _new(table: pd.DataFrame, known: KnownCrystals) -> NDArray[np.bool_]:
+    """[N] neither known nor a repetition of an earlier row."""
+    first = ~table["crystal_key"].duplicated().to_numpy()
+    rows = zip(table["crystal_key"], table["space_group"], table["atomic_numbers"], strict=True)
+    return np.array([fresh and not known.reason(*row) for fresh, row in zip(first, rows, strict=True)], dtype=bool)
 
 
 _sampler: tuple[Path, CrystalSampler] | None = None
@@ -262,9 +314,19 @@ _likely: dict[str, LikelyHits] | None = None
 
 
 def _draw_shard(draws: CrystalDraws, shard: int, n: int) -> pd.DataFrame:
+    """A table of sketches (`CrystalSampler.sketch`) with `NEAR`, `BELOW` and `BALANCED`."""
     global _sampler, _likely
     if _sampler is None or _sampler[0] != draws.model:
         _sampler = (draws.model, draws.sampler())
     if _likely is None:
-        _likely = surrogates()
-    return chances(draws.draw(_sampler[1], shard, n), _likely)
+        _likely = {
+            name: LikelyHits(CrystalJudge(Wish({ABOVE: Interval(None, level)}), hull="known"))
+            for name, level in LEVELS.items()
+        }
+    generator = torch.Generator().manual_seed(shard_seed(draws.seed, draws.name, shard))
+    batch = _sampler[1].sketch(draws.task, draws.wish, n, generator)
+    table = drawn_table(batch, f"{draws.name}-{shard:05d}")
+    return table.assign(
+        **{name: hits.log_probability(table).exp().numpy() for name, hits in _likely.items()},
+        **{BALANCED: [balanced_or_alloy(c.atomic_numbers, c.multiplicities) for c in batch.to_crystals()]},
+    )

@@ -1,6 +1,6 @@
-"""Teach a model of whole crystals to draw what is stable and new, by a reward from the embedded surrogate.
+"""Teach a model of whole crystals to draw what is stable and new without guidance, from the best of its own draws.
 
-    python scripts/reinforce_crystals.py STRUCTURES.parquet --generator outputs/taught/model.pt --output FOLDER
+    python scripts/sharpen_crystals.py STRUCTURES.parquet --generator outputs/taught/model.pt --output FOLDER
 
 Afterwards ``model-NN.pt`` is the model after NN rounds, ``drawn-NN.parquet`` what it drew. A killed run goes on with
 the same command.
@@ -16,7 +16,7 @@ from generators.conditioning import Conditions
 from generators.crystals.build import build_crystals
 from generators.crystals.draws import CrystalDraws
 from generators.crystals.judging import ABOVE
-from generators.crystals.reinforcement import Reinforcement, ReinforcementSettings
+from generators.crystals.sharpening import Sharpening, SharpeningSettings
 from generators.crystals.task_schema import SOURCES
 from generators.crystals.usual import FOR_STABILITY, NEAR_HULL
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
@@ -34,26 +34,26 @@ def main() -> None:
     parser.add_argument("structures", type=Path, help="known crystals that the model was trained on")
     parser.add_argument("--generator", type=Path, required=True, help="model to start from")
     parser.add_argument("--output", type=Path, required=True, help="folder")
-    usual = ReinforcementSettings()
-    for field in fields(ReinforcementSettings):
+    usual = SharpeningSettings()
+    for field in fields(SharpeningSettings):
         value = getattr(usual, field.name)
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(value), default=value)
     arguments = parser.parse_args()
     try:
-        reinforce(arguments)
+        sharpen(arguments)
     except ValueError as error:
         parser.error(str(error))
 
 
-def reinforce(arguments: argparse.Namespace) -> None:
+def sharpen(arguments: argparse.Namespace) -> None:
     """All rounds.
 
     Raises:
         ValueError: settings, files or folders that cannot be used.
     """
-    settings = ReinforcementSettings(**{f.name: getattr(arguments, f.name) for f in fields(ReinforcementSettings)})
+    settings = SharpeningSettings(**{f.name: getattr(arguments, f.name) for f in fields(SharpeningSettings)})
     config = TrainConfig(
-        run="reinforce", data=DataConfig(path=str(arguments.structures)),
+        run="sharpen", data=DataConfig(path=str(arguments.structures)),
         model=ModelConfig(kind="crystal", initial=str(arguments.generator), dropout=0.0),
     )  # fmt: skip
     data, module, _ = build_crystals(config)
@@ -67,7 +67,7 @@ def reinforce(arguments: argparse.Namespace) -> None:
         settings.seed,
     )  # fmt: skip
     print(
-        Reinforcement(
+        Sharpening(
             module, data, draws, settings, arguments.output, log=lambda line: print(line, flush=True)
         ).run()
     )  # fmt: skip

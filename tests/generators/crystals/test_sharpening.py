@@ -1,10 +1,11 @@
-"""Reinforcement: what is rewarded becomes likelier, rounds are kept, and a killed run goes on."""
+"""Sharpening: what is chosen becomes likelier, what is known does not, rounds are kept, and a killed run goes on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,21 +13,23 @@ import pytest
 import torch
 
 from data.exchanges import load_exchanges
+from data.orbit_batch import OrbitBatch
+from data.protostructure import protostructure_label
 from generators.checkpoints import load_checkpoint
 from generators.conditioning import Conditions
 from generators.crystals.datamodule import CrystalDataModule, CrystalSource
-from generators.crystals.draws import CrystalDraws
+from generators.crystals.draws import CrystalDraws, embedded_templates
 from generators.crystals.likelihood import negative_log_likelihood
 from generators.crystals.model import load_crystal_model
 from generators.crystals.module import CrystalDiffusion
-from generators.crystals.reinforcement import Reinforcement, ReinforcementSettings
+from generators.crystals.sharpening import BALANCED, BELOW, NEAR, Sharpening, SharpeningSettings
 from generators.crystals.task_schema import SOURCES
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask
 from generators.shipped import shipped
 from generators.wish import Interval
 
-SETTINGS = ReinforcementSettings(rounds=2, draws=24, batch_size=12, shard_size=12, workers=1)
+SETTINGS = SharpeningSettings(rounds=2, draws=24, batch_size=12, shard_size=12, workers=1)
 
 
 @pytest.fixture(scope="module")
@@ -38,18 +41,18 @@ def taught() -> tuple[CrystalDataModule, CrystalDiffusion]:
     return CrystalDataModule([source], [scale.name for scale in module.scales], batch_size=8), module
 
 
-def reinforcement(
+def sharpening(
     taught: tuple[CrystalDataModule, CrystalDiffusion],
     folder: Path,
     log: Callable[[str], object],
-    settings: ReinforcementSettings = SETTINGS,
-) -> Reinforcement:
+    settings: SharpeningSettings = SETTINGS,
+) -> Sharpening:
     data, module = taught
     module.start_from(load_checkpoint(shipped("crystal"), "crystal")[1])
     wish = Conditions.from_wish({"e_above_hull": Interval(-0.05, 0.03)}, [scale.name for scale in module.scales], 1)
     sampler = CrystalSamplerSettings(source=SOURCES.index("chosen"), steps=4)
     drawn = CrystalDraws(shipped("crystal"), sampler, CrystalTask(n_atoms=(1, 6)), wish, 0, templates=False)
-    return Reinforcement(module, data, drawn, settings, folder, log=log)
+    return Sharpening(module, data, drawn, settings, folder, log=log)
 
 
 def test_rounds_draw_and_learn_and_a_killed_run_goes_on(
@@ -61,7 +64,7 @@ def test_rounds_draw_and_learn_and_a_killed_run_goes_on(
         lines.append(line)
         (tmp_path / f"state-{len(lines)}.pt").write_bytes((tmp_path / "state.pt").read_bytes())
 
-    last = reinforcement(taught, tmp_path, log).run()
+    last = sharpening(taught, tmp_path, log).run()
     assert len(lines) == SETTINGS.rounds and lines[0].startswith("round 1/2: 24 drawn in ")
     at_start, learnt = (load_checkpoint(p, "crystal")[1] for p in (tmp_path / "model-00.pt", last))
     assert any(not torch.equal(at_start[name], learnt[name]) for name in at_start if name.startswith("denoiser."))
@@ -71,22 +74,24 @@ def test_rounds_draw_and_learn_and_a_killed_run_goes_on(
     (tmp_path / "state-1.pt").replace(tmp_path / "state.pt")
     last.unlink()
     (tmp_path / "drawn-01.parquet").unlink()
-    assert reinforcement(taught, tmp_path, lines.append).run().read_bytes() == expected
+    assert sharpening(taught, tmp_path, lines.append).run().read_bytes() == expected
     assert len(lines) == 3 and lines[2].startswith("round 2/2")
     again = pd.read_parquet(tmp_path / "drawn-01.parquet")
     assert list(again["crystal_key"]) == list(second["crystal_key"])
 
     with pytest.raises(ValueError, match=r"draws"):
-        reinforcement(taught, tmp_path, lines.append, replace(SETTINGS, draws=30))
+        sharpening(taught, tmp_path, lines.append, replace(SETTINGS, draws=30))
 
 
-def test_what_is_rewarded_becomes_likelier(taught: tuple[CrystalDataModule, CrystalDiffusion], tmp_path: Path) -> None:
+def test_what_is_chosen_becomes_likelier_than_what_is_known(
+    taught: tuple[CrystalDataModule, CrystalDiffusion], tmp_path: Path
+) -> None:
     settings = replace(SETTINGS, rounds=4, anchor=0.0, learning_rate=3e-4, batch_size=24)
-    teacher = reinforcement(taught, tmp_path, lambda line: None, settings)
+    teacher = sharpening(taught, tmp_path, lambda line: None, settings)
     module = teacher.module
     batch = load_exchanges().batch
     some = batch.select((batch.n_orbits <= 4).nonzero().squeeze(-1)[::40][:96])
-    worth = np.arange(len(some)) % 2 * 1.0
+    weight = np.where(np.arange(len(some)) % 2, 1.0, -0.5)
     plain = some.replace(coordinates=some.coordinates.float(), strain=some.strain.float())
 
     def bounds() -> np.ndarray:
@@ -100,15 +105,71 @@ def test_what_is_rewarded_becomes_likelier(taught: tuple[CrystalDataModule, Crys
 
     before = bounds()
     for number in range(settings.rounds):
-        teacher._learn(number, some, worth)
+        teacher._learn(number, some, weight)
     gain = before - bounds()
-    assert gain[worth == 1].mean() > gain[worth == 0].mean() + 0.5
+    assert gain[weight > 0].mean() > gain[weight < 0].mean() + 0.5
+
+
+def test_the_likeliest_new_ones_are_chosen_within_limits(
+    taught: tuple[CrystalDataModule, CrystalDiffusion], tmp_path: Path
+) -> None:
+    settings = replace(SETTINGS, share=0.5, per_element=1e3, per_system=0.4, per_prototype=1 - 1e-9)
+    teacher = sharpening(taught, tmp_path, lambda line: None, settings)
+    label = "AB_cF8_225_a_b"
+    drawn = pd.DataFrame(
+        {
+            "atomic_numbers": [
+                [3, 9],
+                [9, 3],
+                [3, 9],
+                [11, 17],
+                [19, 35],
+                [37, 53],
+                [20, 8],
+                [12, 8],
+                [30, 8],
+                [55, 9],
+            ],
+            "protostructure": [label] * 10,
+            "space_group": [225] * 9 + [1],
+            NEAR: [0.9, 0.8, 0.95, 0.7, 0.6, 0.5, 0.99, 0.4, 0.98, 0.6],
+            BELOW: [0.1] * 10,
+            BALANCED: [True] * 6 + [False, True, True, True],
+        }
+    )
+    new = np.ones(10, dtype=bool)
+    new[8] = False
+    # Of five wanted at most two are of one system, the neither balanced nor new ones are none, P1 counts half.
+    assert teacher._choose(drawn, new) == [2, 0, 3, 4, 5]
+
+
+def test_sketches_take_the_geometry_of_templates_and_draw_where_there_is_none() -> None:
+    templates = embedded_templates()
+    model = load_crystal_model(shipped("crystal"))
+    sampler = model.sampler(CrystalSamplerSettings(source=SOURCES.index("chosen"), steps=2), templates)
+    task = CrystalTask(n_atoms=(1, 12))
+    wish = Conditions.from_wish({"e_above_hull": Interval(-0.05, 0.03)}, [scale.name for scale in model.scales], 1)
+    drawn = sampler.draw(task, wish, 60, torch.Generator().manual_seed(5)).to_crystals()
+    followed: list[str] = []
+    follow = sampler.geometry.follow
+
+    def watched(frame: OrbitBatch, *arguments: Any) -> OrbitBatch:
+        followed.extend(protostructure_label(crystal) for crystal in frame.to_crystals())
+        return follow(frame, *arguments)
+
+    sampler.geometry.follow = watched  # type: ignore[method-assign]
+    sketch = sampler.sketch(task, wish, 60, torch.Generator().manual_seed(5))
+    found = [protostructure_label(crystal) for crystal in sketch.to_crystals()]
+    assert sorted(found) == sorted(protostructure_label(crystal) for crystal in drawn)
+    assert sorted(followed) == sorted(label for label in found if label not in templates.labels)
+    assert 0 < len(followed) < 60
+    assert bool(task.fulfilled(sketch).all())
 
 
 def test_settings_that_cannot_be() -> None:
     with pytest.raises(ValueError, match=r"rounds=0: must be at least 1"):
-        ReinforcementSettings(rounds=0)
+        SharpeningSettings(rounds=0)
     with pytest.raises(ValueError, match=r"anchor=-1: must not be negative"):
-        ReinforcementSettings(anchor=-1)
+        SharpeningSettings(anchor=-1)
     with pytest.raises(ValueError, match=r"ema_decay=1: must lie in \[0, 1\)"):
-        ReinforcementSettings(ema_decay=1)
+        SharpeningSettings(ema_decay=1)
