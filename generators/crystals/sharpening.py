@@ -74,6 +74,7 @@ class SharpeningSettings:
         per_system, per_prototype: largest share of these with the same elements, or the same protostructure.
         per_element: an element occurs in at most so many times as large a share of them as among known compounds
             (`generators.screening.element_shares`).
+        passes: over these.
         known: weight of what is not new, beside 1 of what is chosen; negative: it shall be drawn less often.
         batch_size: of both in a step.
         anchor: weight of the usual loss on training data; a third as many crystals in a step.
@@ -85,11 +86,12 @@ class SharpeningSettings:
     """
 
     rounds: int = 10
-    draws: int = 24_000
-    share: float = 1 / 3
+    draws: int = 20_000
+    share: float = 0.25
     per_system: float = 0.002
     per_prototype: float = 0.02
     per_element: float = 2.5
+    passes: int = 3
     known: float = -0.5
     batch_size: int = 192
     anchor: float = 0.3
@@ -100,7 +102,7 @@ class SharpeningSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "draws", "batch_size", "shard_size", "workers"):
+        for name in ("rounds", "draws", "passes", "batch_size", "shard_size", "workers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
         for name in ("anchor", "learning_rate"):
@@ -260,7 +262,8 @@ class Sharpening:
         generator = torch.Generator().manual_seed(settings.seed * 100_003 + number)
         weights = torch.from_numpy(weight).float()
         rate = LAST_RATE + (1 - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * number / settings.rounds))
-        own = _sized(drawn, weights.nonzero().squeeze(-1), settings.batch_size, generator)
+        used = weights.nonzero().squeeze(-1)
+        own = [batch for _ in range(settings.passes) for batch in _sized(drawn, used, settings.batch_size, generator)]
         losses = []
         module.denoiser.train()
         for rows, base in zip(own, self._training_data(len(own), generator), strict=True):
