@@ -98,7 +98,8 @@ class GeometrySampler:
         """From the templates where there are any, else from noise; crystals may come back in another spelling."""
         if self.templates is None:
             return self.follow(frame, condition, generator)
-        frame, elements, found = self.templates.start(frame)
+        start = self.templates.start(frame)
+        frame, elements, found = start.crystals, start.elements, start.found
         rows, rest = found.nonzero().squeeze(-1), (~found).nonzero().squeeze(-1)
         parts = []
         if len(rows):

@@ -49,6 +49,28 @@ class _View:
     species: tuple[int, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Where the geometry of B crystals starts.
+
+    Attributes:
+        crystals: in the spelling of their label, with the template's coordinates and strain; those without a template
+            as they were.
+        elements: [B, K] the templates' elements on those orbits, which the strain belongs to.
+        distance: [B] root mean square distance of the features of each element and the template's; infinite without
+            a template.
+    """
+
+    crystals: OrbitBatch
+    elements: Tensor
+    distance: Tensor
+
+    @property
+    def found(self) -> Tensor:
+        """[B] bool, true where there is a template."""
+        return self.distance.isfinite()
+
+
 class Templates:
     """Crystals to start geometries from, found by protostructure, the one with the most similar elements first.
 
@@ -80,18 +102,13 @@ class Templates:
         """Protostructures that a crystal with a geometry has."""
         return frozenset(label for label, rows in self._rows.items() if rows[0] < self._n_geometries)
 
-    def start(self, frame: OrbitBatch) -> tuple[OrbitBatch, Tensor, Tensor]:
+    def start(self, frame: OrbitBatch) -> Start:
         """The crystals of ``frame`` in the spelling of their label, with geometry where a template is found.
 
         Args:
             frame: space groups, positions and elements.
-
-        Returns:
-            The same crystals with the template's coordinates and strain; the templates' elements on those orbits
-            [B, K], which the strain belongs to; and [B] bool, true where there is a template. Rows without stay as they
-            are.
         """
-        found = torch.zeros(len(frame), dtype=torch.bool)
+        distance = torch.full((len(frame),), torch.inf)
         position, coordinates = frame.position.clone(), frame.coordinates.clone()
         elements, strain = frame.atomic_number.clone(), frame.strain.clone()
         original = frame.atomic_number.clone()
@@ -99,16 +116,15 @@ class Templates:
             template = self._nearest(label, crystal)
             if template is None:
                 continue
-            parent, zs = template
+            parent, zs, distance[i] = template
             n = len(zs)
             position[i, :n] = torch.tensor(parent.positions)
             elements[i, :n] = torch.tensor(zs)
             original[i, :n] = torch.tensor(parent.atomic_numbers)
             coordinates[i, :n] = torch.tensor(parent.coordinates, dtype=coordinates.dtype)
             strain[i] = torch.tensor(parent.strain, dtype=strain.dtype)
-            found[i] = True
         started = frame.replace(position=position, atomic_number=elements, coordinates=coordinates, strain=strain)
-        return started, original, found
+        return Start(started, original, distance)
 
     def prototypes(
         self, task: CrystalTask, n: int, generator: torch.Generator, temperature: float = 1.0
@@ -179,20 +195,23 @@ class Templates:
         new = dict(zip(view.species, species, strict=True))
         return crystal.with_elements(tuple(new[z] for z in crystal.atomic_numbers))
 
-    def _nearest(self, label: str, crystal: Crystal) -> tuple[Crystal, tuple[int, ...]] | None:
-        """The nearest template in the label's spelling, and the elements that go on its orbits."""
+    def _nearest(self, label: str, crystal: Crystal) -> tuple[Crystal, tuple[int, ...], float] | None:
+        """The nearest template in the label's spelling, the elements that go on its orbits, and how far they are from
+        its own."""
         if label not in self._rows or self._rows[label][0] >= self._n_geometries:
             return None
         views, features = self._of_label(label)
         n = bisect_left(views, self._n_geometries, key=lambda view: view.row)  # voters come last
         wanted = next(_layouts_of(crystal)[0].orders(_species(crystal)))
         away = ((features[:n] - self._features[torch.tensor(wanted)]) ** 2).sum((1, 2))
-        view = views[int(away.argmin())]
+        best = int(away.argmin())
+        view = views[best]
         parent = self._crystal(view.row)
         if view.coset:  # the first is the identity
             parent = respelled(parent, view.coset)
         new = dict(zip(view.species, wanted, strict=True))
-        return parent, tuple(new[z] for z in parent.atomic_numbers)
+        distance = (float(away[best]) / len(wanted)) ** 0.5
+        return parent, tuple(new[z] for z in parent.atomic_numbers), distance
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from generators.crystals.draws import CrystalDraws, embedded_templates
 from generators.crystals.likelihood import negative_log_likelihood
 from generators.crystals.model import load_crystal_model
 from generators.crystals.module import CrystalDiffusion
-from generators.crystals.sharpening import BALANCED, BELOW, NEAR, Sharpening, SharpeningSettings
+from generators.crystals.sharpening import BALANCED, DISTANCE, LEVELS, Sharpening, SharpeningSettings
 from generators.crystals.task_schema import SOURCES
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask
@@ -132,15 +132,15 @@ def test_the_likeliest_new_ones_are_chosen_within_limits(
             ],
             "protostructure": [label] * 10,
             "space_group": [225] * 9 + [1],
-            NEAR: [0.9, 0.8, 0.95, 0.7, 0.6, 0.5, 0.99, 0.4, 0.98, 0.6],
-            BELOW: [0.1] * 10,
+            **{name: [0.9, 0.8, 0.95, 0.7, 0.6, 0.5, 0.99, 0.4, 0.98, 0.6] for name in LEVELS},
             BALANCED: [True] * 6 + [False, True, True, True],
+            DISTANCE: [0.0, 0.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0, 0.0, 0.0],
         }
     )
     new = np.ones(10, dtype=bool)
     new[8] = False
-    # Of five wanted at most two are of one system, the neither balanced nor new ones are none, P1 counts half.
-    assert teacher._choose(drawn, new) == [2, 0, 3, 4, 5]
+    # Of five two at most are of one system; not the unbalanced nor the known one; P1 and far templates count less.
+    assert teacher._choose(drawn, new) == [2, 0, 3, 5, 7]
 
 
 def test_sketches_take_the_geometry_of_templates_and_draw_where_there_is_none() -> None:
@@ -158,11 +158,12 @@ def test_sketches_take_the_geometry_of_templates_and_draw_where_there_is_none() 
         return follow(frame, *arguments)
 
     sampler.geometry.follow = watched  # type: ignore[method-assign]
-    sketch = sampler.sketch(task, wish, 60, torch.Generator().manual_seed(5))
+    sketch, distance = sampler.sketch(task, wish, 60, torch.Generator().manual_seed(5))
     found = [protostructure_label(crystal) for crystal in sketch.to_crystals()]
     assert sorted(found) == sorted(protostructure_label(crystal) for crystal in drawn)
     assert sorted(followed) == sorted(label for label in found if label not in templates.labels)
     assert 0 < len(followed) < 60
+    assert [label not in templates.labels for label in found] == distance.isinf().tolist()
     assert bool(task.fulfilled(sketch).all())
 
 

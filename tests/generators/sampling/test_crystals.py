@@ -234,7 +234,8 @@ def test_with_templates_the_wish_holds_and_known_prototypes_keep_their_geometry(
     drawn = using.draw(task, NOTHING, 40, torch.Generator().manual_seed(0))
     assert len(drawn) == 40
     assert bool(task.fulfilled(drawn).all())
-    expected, _, found = templates.start(drawn)
+    start = templates.start(drawn)
+    expected, found = start.crystals, start.found
     assert 5 < int(found.sum()) < 40
     step = ((drawn.coordinates - expected.coordinates) * drawn.coordinate_mask)[found]
     assert 0.002 < float((step - step.round()).abs().max()) <= 0.01 + 1e-6

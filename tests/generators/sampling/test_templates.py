@@ -29,8 +29,10 @@ def test_a_bare_crystal_in_any_spelling_gets_its_own_geometry_back(random_batch:
     batch = random_batch(80, seed=1)
     templates = Templates(batch, torch.zeros(len(batch)))
     frame = bare(respell(batch, torch.Generator().manual_seed(2)))
-    started, elements, found = templates.start(frame)
-    assert bool(found.all())
+    start = templates.start(frame)
+    started, elements = start.crystals, start.elements
+    assert bool(start.found.all())
+    assert float(start.distance.max()) == 0  # the same elements
     assert torch.equal(elements, started.atomic_number)
     assert [crystal_key(c) for c in started.to_crystals()] == [crystal_key(c) for c in batch.to_crystals()]
     matcher = StructureMatcher(primitive_cell=False, scale=False, ltol=0.01, stol=0.01, angle_tol=0.5)
@@ -47,8 +49,9 @@ def wurtzite(elements: tuple[int, int], u: float) -> Crystal:
 def test_the_most_similar_elements_win_and_take_their_own_sites() -> None:
     batch = OrbitBatch.from_crystals([wurtzite((30, 16), 0.37), wurtzite((8, 4), 0.4), wurtzite((47, 53), 0.35)])
     templates = Templates(batch, torch.zeros(3))
-    started, elements, found = templates.start(bare(OrbitBatch.from_crystals([wurtzite((12, 8), 0.0)])))
-    assert bool(found.all())
+    start = templates.start(bare(OrbitBatch.from_crystals([wurtzite((12, 8), 0.0)])))
+    started, elements = start.crystals, start.elements
+    assert 0 < float(start.distance) < torch.inf
     assert elements.tolist() == [[8, 4]]  # the beryllium oxide, whose oxygen comes first
     assert started.atomic_number.tolist() == [[8, 12]]
     assert started.coordinates[0, 1, 2] == pytest.approx(0.4)
@@ -59,8 +62,9 @@ def test_without_a_template_nothing_changes() -> None:
         [Crystal(225, ("a", "b"), (11, 17), ((0.0, 0.0, 0.0),) * 2, (5.2,) + (0.0,) * 5)]
     )
     frame = OrbitBatch.from_crystals([wurtzite((30, 16), 0.37)])
-    started, _, found = Templates(rocksalt, torch.zeros(1)).start(frame)
-    assert not bool(found.any())
+    start = Templates(rocksalt, torch.zeros(1)).start(frame)
+    started = start.crystals
+    assert not bool(start.found.any())
     assert torch.equal(started.coordinates, frame.coordinates)
     assert torch.equal(started.position, frame.position)
 
@@ -120,8 +124,9 @@ def test_voters_without_geometry_vote_and_are_never_started_from() -> None:
     assert frame is not None
     assert {protostructure_label(c) for c in frame.to_crystals()} == {ROCKSALT, CSCL}
     order = torch.argsort(frame.space_group)
-    started, elements, found = templates.start(frame.select(order))
+    start = templates.start(frame.select(order))
+    started, elements, found = start.crystals, start.elements, start.found
     assert found.tolist() == [False, True]  # the one with geometry, though a voter is more similar
     assert sorted(elements[1].tolist()) == [53, 55]
     assert started.strain[1, 0] == pytest.approx(7.5)
-    assert Templates(OrbitBatch.from_crystals([geometry]), torch.zeros(1), ["AB_cF8_225_a_b"]).start(frame)[2].any()
+    assert Templates(OrbitBatch.from_crystals([geometry]), torch.zeros(1), ["AB_cF8_225_a_b"]).start(frame).found.any()
