@@ -26,11 +26,11 @@ from data.frames import from_frame
 from data.orbit_batch import OrbitBatch
 from data.respelling import respell
 from data.workers import start_worker
-from generators.checkpoints import save_checkpoint
 from generators.crystals.datamodule import CrystalDataModule, CrystalRows, SizedBatches
 from generators.crystals.draws import CrystalDraws
 from generators.crystals.hit_odds import LikelyHits
 from generators.crystals.judging import ABOVE, CrystalJudge
+from generators.crystals.kept_rounds import KeptRounds
 from generators.crystals.labelling import LABELS, labelled
 from generators.crystals.module import TRAINED, CrystalDiffusion
 from generators.crystals.task_schema import SOURCES
@@ -50,7 +50,6 @@ LOW = 0.03
 RECENT = 3
 """Rounds whose crystals make up half of what is learnt of own draws."""
 MAY_DIFFER = ("iteration.draw_workers", "iteration.judge_workers", "iteration.device", "draws.batch_size")
-_STATE = "state.pt"
 _IDENTITY = ("crystal_key", "space_group", "atomic_numbers")
 
 
@@ -148,6 +147,7 @@ class ExpertIteration:
         self.optimizer = torch.optim.AdamW(
             module.denoiser.parameters(), lr=settings.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98)
         )
+        self.kept = KeptRounds(module, self.optimizer, folder)
 
     def run(self) -> Path:
         """The file of the last model."""
@@ -160,16 +160,13 @@ class ExpertIteration:
         ):
             for number in range(first, settings.rounds):
                 self._round(number, pool, judge)
-        return self._model(settings.rounds)
+        return self.kept.model(settings.rounds)
 
     def judged(self) -> list[pd.DataFrame]:
         """What was judged, round by round: crystal columns (relaxed), labels, ``crystal_key``."""
         return [pd.read_parquet(self._judged(number)) for number in range(len(self.own))]
 
     # -- what is kept -------------------------------------------------------------------------------------
-
-    def _model(self, number: int) -> Path:
-        return self.folder / f"model-{number:02d}.pt"
 
     def _chosen(self, number: int) -> Path:
         return self.folder / f"chosen-{number:02d}.parquet"
@@ -179,20 +176,10 @@ class ExpertIteration:
 
     def _resume(self) -> int:
         """The first round to do; the model, the optimizer and what was learnt from are as they were then."""
-        path = self.folder / _STATE
-        if not path.exists():
-            self._export(0)
-            return 0
-        state = torch.load(path, map_location=self.settings.device, weights_only=True)
-        self.module.denoiser.load_state_dict(state["denoiser"])
-        self.module.averaged.load_state_dict(state["averaged"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        for number in range(int(state["rounds"])):
+        done = self.kept.resume()
+        for number in range(done):
             self._take(number)
-        return int(state["rounds"])
-
-    def _export(self, number: int) -> None:
-        save_checkpoint(self._model(number), "crystal", *self.module.export())
+        return done
 
     def _take(self, number: int) -> pd.DataFrame:
         """What was judged in a round is learnt from now on, and what was chosen is not new any more."""
@@ -231,18 +218,7 @@ class ExpertIteration:
             told += f" {len(chosen):,} judged in {time.monotonic() - start:.0f} s, left out: {reasons or 'none'};"
         above, start = self._take(number)[ABOVE], time.monotonic()
         loss = self._learn(number)
-        self._export(number + 1)
-        part = self.folder / f"{_STATE}.part"
-        torch.save(
-            {
-                "rounds": number + 1,
-                "denoiser": self.module.denoiser.state_dict(),
-                "averaged": self.module.averaged.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-            },
-            part,
-        )
-        part.replace(self.folder / _STATE)
+        self.kept.keep(number + 1)
         self.log(
             f"{told} at most 0.1 eV/atom above the hull {(above <= 0.1).mean():.1%}, at most 0.001 "
             f"{(above <= 1e-3).mean():.1%}; loss {loss:.2f}, {time.monotonic() - start:.0f} s of learning"
@@ -251,7 +227,7 @@ class ExpertIteration:
     def _draw(self, number: int, pool: ProcessPoolExecutor) -> pd.DataFrame:
         settings = self.settings
         draws = replace(
-            self.draws, model=self._model(number), device=settings.device, seed=settings.seed,
+            self.draws, model=self.kept.model(number), device=settings.device, seed=settings.seed,
             name=f"round-{number:02d}",
         )  # fmt: skip
         sizes = [min(settings.shard_size, settings.draws - i) for i in range(0, settings.draws, settings.shard_size)]

@@ -26,13 +26,13 @@ from torch import Tensor
 from data.frames import from_frame
 from data.orbit_batch import OrbitBatch
 from data.respelling import respell
-from generators.checkpoints import save_checkpoint
 from generators.conditioning import condition_features
 from generators.crystals.datamodule import CrystalDataModule, CrystalRows, SizedBatches, trimmed
 from generators.crystals.draws import CrystalDraws, drawn_table
 from generators.crystals.expert_iteration import start_drawing
 from generators.crystals.hit_odds import LikelyHits
 from generators.crystals.judging import ABOVE, CrystalJudge
+from generators.crystals.kept_rounds import KeptRounds
 from generators.crystals.likelihood import negative_log_likelihood
 from generators.crystals.module import TRAINED, CrystalDiffusion
 from generators.judging import write_parquet
@@ -65,7 +65,6 @@ BOUND_SCALE = 10.0
 """nats by which evidence bounds are divided, beside the loss on training data."""
 LAST_RATE = 0.1
 """The learning rate falls along a cosine to this share of itself."""
-_STATE = "state.pt"
 
 
 @dataclass(frozen=True)
@@ -158,7 +157,7 @@ class Sharpening:
         self.optimizer = torch.optim.AdamW(
             module.denoiser.parameters(), lr=settings.learning_rate, weight_decay=0.0, betas=(0.9, 0.98), fused=True
         )
-        self.steps = 0
+        self.kept = KeptRounds(module, self.optimizer, folder)
 
     def run(self) -> Path:
         """The file of the last model."""
@@ -172,45 +171,24 @@ class Sharpening:
                     self._round(number, pool)
         finally:
             torch.set_num_threads(threads)
-        return self._model(self.settings.rounds)
+        return self.kept.model(self.settings.rounds)
 
     # -- what is kept -------------------------------------------------------------------------------------
-
-    def _model(self, number: int) -> Path:
-        return self.folder / f"model-{number:02d}.pt"
 
     def _drawn(self, number: int) -> Path:
         return self.folder / f"drawn-{number:02d}.parquet"
 
     def _resume(self) -> int:
         """The first round to do; the model and the optimizer are as they were then."""
-        path = self.folder / _STATE
-        if not path.exists():
-            save_checkpoint(self._model(0), "crystal", *self.module.export())
-            return 0
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        self.module.denoiser.load_state_dict(state["denoiser"])
-        self.module.averaged.load_state_dict(state["averaged"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.steps = int(state["steps"])
-        for number in range(int(state["rounds"])):
+        done = self.kept.resume()
+        for number in range(done):
             self.known.add(pd.read_parquet(self._drawn(number), columns=["crystal_key"])["crystal_key"])
-        return int(state["rounds"])
+        return done
 
-    def _keep(self, number: int) -> None:
-        save_checkpoint(self._model(number + 1), "crystal", *self.module.export())
-        part = self.folder / f"{_STATE}.part"
-        torch.save(
-            {
-                "rounds": number + 1,
-                "steps": self.steps,
-                "denoiser": self.module.denoiser.state_dict(),
-                "averaged": self.module.averaged.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-            },
-            part,
-        )
-        part.replace(self.folder / _STATE)
+    @property
+    def steps(self) -> int:
+        """Of the optimizer."""
+        return max((int(state["step"]) for state in self.optimizer.state.values()), default=0)
 
     # -- one round ----------------------------------------------------------------------------------------
 
@@ -227,7 +205,7 @@ class Sharpening:
         weight[chosen] = 1.0
         self.known.add(drawn["crystal_key"])
         loss = self._learn(number, from_frame(drawn), weight)
-        self._keep(number)
+        self.kept.keep(number + 1)
         near, on, _ = (float((drawn[name] * new).mean()) for name in LEVELS)
         self.log(
             f"round {number + 1}/{settings.rounds}: {len(drawn):,} drawn in {middle - start:.0f} s, "
@@ -238,7 +216,7 @@ class Sharpening:
 
     def _draw(self, number: int, pool: ProcessPoolExecutor) -> pd.DataFrame:
         settings = self.settings
-        draws = replace(self.draws, model=self._model(number), seed=settings.seed, name=f"round-{number:02d}")
+        draws = replace(self.draws, model=self.kept.model(number), seed=settings.seed, name=f"round-{number:02d}")
         sizes = [min(settings.shard_size, settings.draws - i) for i in range(0, settings.draws, settings.shard_size)]
         parts = pool.map(_draw_shard, [draws] * len(sizes), range(len(sizes)), sizes)
         return pd.concat(parts, ignore_index=True)
@@ -289,7 +267,6 @@ class Sharpening:
             loss.backward()
             torch.nn.utils.clip_grad_norm_(module.denoiser.parameters(), 1.0)
             self.optimizer.step()
-            self.steps += 1
             move_average(module.averaged, module.denoiser, self.steps, settings.ema_decay)
             losses.append(usual.detach())
         return float(torch.stack(losses).mean())
