@@ -80,13 +80,17 @@ class LikelyHits:
         """Whether the surrogate knows anything of the goal."""
         return bool(self.odds.intervals)
 
-    def log_probability(self, table: pd.DataFrame) -> Tensor:
-        """[B] of a table of `generators.crystals.draws`.
+    def predicted(self, batch: OrbitBatch) -> tuple[Tensor, Tensor]:
+        """Means and standard deviations [B, P] by the surrogate.
 
         Energies are taken for higher by what the judge may overcount (`generators.oracles.overcounted`).
         """
-        batch = from_frame(table)
         mean, std = self.model.predict(crystal_features(batch))
         if ENERGY in self.model.properties:
             mean[:, self.model.properties.index(ENERGY)] += overcounted(batch)
-        return self.odds.log_probability(batch, mean, std, self.odds.hull_energy(batch))
+        return mean, std
+
+    def log_probability(self, table: pd.DataFrame) -> Tensor:
+        """[B] of a table of `generators.crystals.draws`."""
+        batch = from_frame(table)
+        return self.odds.log_probability(batch, *self.predicted(batch), self.odds.hull_energy(batch))

@@ -30,7 +30,7 @@ from generators.conditioning import condition_features
 from generators.crystals.datamodule import CrystalDataModule, CrystalRows, SizedBatches, trimmed
 from generators.crystals.draws import CrystalDraws, drawn_table
 from generators.crystals.expert_iteration import start_drawing
-from generators.crystals.hit_odds import LikelyHits
+from generators.crystals.hit_odds import HitOdds, LikelyHits
 from generators.crystals.judging import ABOVE, CrystalJudge
 from generators.crystals.kept_rounds import KeptRounds
 from generators.crystals.likelihood import negative_log_likelihood
@@ -48,11 +48,11 @@ from generators.wish import Interval, Wish
 
 BALANCED, DISTANCE = "balanced", "template_distance"
 """Columns: whether it is charge-balanced or an alloy; how far its elements are from those of its template."""
-LEVELS = {"probability_near": 0.1, "probability_on": 0.0, "probability_below": -0.05}
+NEAR = "probability_near"
+LEVELS = {NEAR: 0.1, "probability_on": 0.0, "probability_below": -0.05}
 """Columns: chances that a crystal lies at most so far (eV/atom) above the hull of the known compounds. What is paid for
 the first alone ends at soft alloys, of which everything lies near the hull and hardly anything on it
 (docs/crystals.md)."""
-NEAR = next(iter(LEVELS))
 FAR_TEMPLATE = 0.8
 """Distance of elements at which a score falls to a half. Of the quarter of draws that are nearest to their templates
 85 % relax to what they are (0.08 Å in the median), of the farthest 35 % (0.37 Å; docs/crystals.md)."""
@@ -185,11 +185,6 @@ class Sharpening:
             self.known.add(pd.read_parquet(self._drawn(number), columns=["crystal_key"])["crystal_key"])
         return done
 
-    @property
-    def steps(self) -> int:
-        """Of the optimizer."""
-        return max((int(state["step"]) for state in self.optimizer.state.values()), default=0)
-
     # -- one round ----------------------------------------------------------------------------------------
 
     def _round(self, number: int, pool: ProcessPoolExecutor) -> None:
@@ -249,11 +244,14 @@ class Sharpening:
         rate = LAST_RATE + (1 - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * number / settings.rounds))
         used = weights.nonzero().squeeze(-1)
         own = [batch for _ in range(settings.passes) for batch in _sized(drawn, used, settings.batch_size, generator)]
+        before = max((int(state["step"]) for state in self.optimizer.state.values()), default=0)
         losses = []
         module.denoiser.train()
-        for rows, base in zip(own, self._training_data(len(own), generator), strict=True):
+        for step, (rows, base) in enumerate(
+            zip(own, self._training_data(len(own), generator), strict=True), before + 1
+        ):
             for group in self.optimizer.param_groups:
-                group["lr"] = settings.learning_rate * rate * min((self.steps + 1) / 20, 1)
+                group["lr"] = settings.learning_rate * rate * min(step / 20, 1)
             crystals = trimmed(drawn.select(rows))
             crystals = crystals.replace(coordinates=crystals.coordinates.float(), strain=crystals.strain.float())
             with torch.autocast("cpu", torch.bfloat16, enabled=fast_bfloat16()):
@@ -267,7 +265,7 @@ class Sharpening:
             loss.backward()
             torch.nn.utils.clip_grad_norm_(module.denoiser.parameters(), 1.0)
             self.optimizer.step()
-            move_average(module.averaged, module.denoiser, self.steps, settings.ema_decay)
+            move_average(module.averaged, module.denoiser, step, settings.ema_decay)
             losses.append(usual.detach())
         return float(torch.stack(losses).mean())
 
@@ -297,7 +295,8 @@ def _new(table: pd.DataFrame, known: KnownCrystals) -> NDArray[np.bool_]:
 
 
 _sampler: tuple[Path, CrystalSampler] | None = None
-_likely: dict[str, LikelyHits] | None = None
+_likely: LikelyHits | None = None
+_odds: dict[str, HitOdds] = {}
 
 
 def _draw_shard(draws: CrystalDraws, shard: int, n: int) -> pd.DataFrame:
@@ -306,15 +305,16 @@ def _draw_shard(draws: CrystalDraws, shard: int, n: int) -> pd.DataFrame:
     if _sampler is None or _sampler[0] != draws.model:
         _sampler = (draws.model, draws.sampler())
     if _likely is None:
-        _likely = {
-            name: LikelyHits(CrystalJudge(Wish({ABOVE: Interval(None, level)}), hull="known"))
-            for name, level in LEVELS.items()
+        judges = {
+            name: CrystalJudge(Wish({ABOVE: Interval(None, level)}), hull="known") for name, level in LEVELS.items()
         }
+        _likely = LikelyHits(judges[NEAR])
+        _odds.update((name, HitOdds(judge, _likely.model.properties)) for name, judge in judges.items())
     generator = torch.Generator().manual_seed(shard_seed(draws.seed, draws.name, shard))
     batch, distance = _sampler[1].sketch(draws.task, draws.wish, n, generator)
-    table = drawn_table(batch, f"{draws.name}-{shard:05d}")
-    return table.assign(
-        **{name: hits.log_probability(table).exp().numpy() for name, hits in _likely.items()},
+    (mean, std), hull = _likely.predicted(batch), _likely.odds.hull_energy(batch)
+    return drawn_table(batch, f"{draws.name}-{shard:05d}").assign(
+        **{name: odds.log_probability(batch, mean, std, hull).exp().numpy() for name, odds in _odds.items()},
         **{BALANCED: [balanced_or_alloy(c.atomic_numbers, c.multiplicities) for c in batch.to_crystals()]},
         **{DISTANCE: distance.numpy()},
     )
