@@ -11,13 +11,11 @@ import pandas as pd
 import pytest
 import torch
 
-from data.exchanges import load_exchanges
 from generators.checkpoints import load_checkpoint
 from generators.conditioning import Conditions
-from generators.crystals.datamodule import CrystalDataModule, CrystalSource
+from generators.crystals.datamodule import CrystalDataModule
 from generators.crystals.draws import CrystalDraws
 from generators.crystals.expert_iteration import ExpertIteration, IterationSettings
-from generators.crystals.model import load_crystal_model
 from generators.crystals.module import CrystalDiffusion
 from generators.crystals.task_schema import SOURCES
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
@@ -28,15 +26,6 @@ from generators.wish import Interval
 SETTINGS = IterationSettings(
     rounds=2, draws=30, share=0.2, steps=2, batch_size=8, shard_size=15, judge_shard=3, draw_workers=1, judge_workers=1
 )
-
-
-@pytest.fixture(scope="module")
-def taught() -> tuple[CrystalDataModule, CrystalDiffusion]:
-    model = load_crystal_model(shipped("crystal"))
-    module = CrystalDiffusion(model.scales, model.strain_scale, model.known_elements, model.denoiser.config)
-    some = load_exchanges().select(torch.arange(0, 30_000, 100))
-    source = CrystalSource(SOURCES.index("exchanged"), some, some.keys())
-    return CrystalDataModule([source], [scale.name for scale in module.scales], batch_size=8), module
 
 
 def iteration(

@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from data.exchanges import load_exchanges
+from data.wyckoff import wyckoff_table
 from generators.conditioning import Conditions, condition_features
 from generators.crystals.likelihood import negative_log_likelihood
 from generators.crystals.model import load_crystal_model
@@ -57,8 +58,6 @@ def test_the_bound_of_a_crystal_of_one_orbit_is_its_likelihood() -> None:
     total += F.log_softmax(model.denoiser.count_logits(c, one.space_group), -1)[rows, 1]
     hidden = observe(one, model.strain_scale, model.denoiser.config.n_radial, one.mask, one.mask)
     letters = F.log_softmax(model.denoiser.position_logits(model.denoiser(hidden, c), one.space_group)[:, 0], -1)
-    from data.wyckoff import wyckoff_table
-
     total += letters[rows, start - wyckoff_table().position_start[one.space_group]]
     shown = observe(one, model.strain_scale, model.denoiser.config.n_radial, ~one.mask & False, one.mask)
     total += F.log_softmax(model.denoiser.element_logits(model.denoiser(shown, c), shown)[:, 0], -1)[

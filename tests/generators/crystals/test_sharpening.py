@@ -17,7 +17,7 @@ from data.orbit_batch import OrbitBatch
 from data.protostructure import protostructure_label
 from generators.checkpoints import load_checkpoint
 from generators.conditioning import Conditions
-from generators.crystals.datamodule import CrystalDataModule, CrystalSource
+from generators.crystals.datamodule import CrystalDataModule
 from generators.crystals.draws import CrystalDraws, embedded_templates
 from generators.crystals.likelihood import negative_log_likelihood
 from generators.crystals.model import load_crystal_model
@@ -30,15 +30,6 @@ from generators.shipped import shipped
 from generators.wish import Interval
 
 SETTINGS = SharpeningSettings(rounds=2, draws=24, batch_size=12, passes=2, shard_size=12, workers=1)
-
-
-@pytest.fixture(scope="module")
-def taught() -> tuple[CrystalDataModule, CrystalDiffusion]:
-    model = load_crystal_model(shipped("crystal"))
-    module = CrystalDiffusion(model.scales, model.strain_scale, model.known_elements, model.denoiser.config)
-    some = load_exchanges().select(torch.arange(0, 30_000, 100))
-    source = CrystalSource(SOURCES.index("exchanged"), some, some.keys())
-    return CrystalDataModule([source], [scale.name for scale in module.scales], batch_size=8), module
 
 
 def sharpening(
