@@ -10,7 +10,7 @@ that was judged to a table, for instance ``data/tables/chosen.parquet``. A kille
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -18,32 +18,19 @@ import torch
 
 from data.exchanges import load_exchanges
 from data.workers import start_worker
-from generators.conditioning import Conditions
 from generators.crystals.build import build_crystals
-from generators.crystals.draws import CrystalDraws
 from generators.crystals.expert_iteration import LOW, ExpertIteration, IterationSettings
-from generators.crystals.judging import ABOVE
 from generators.crystals.labelling import compact, write_drawn
-from generators.crystals.usual import FOR_STABILITY, NEAR_HULL
+from generators.crystals.teaching import LARGEST, given_settings, stable_draws, teaching_parser
+from generators.crystals.usual import FOR_STABILITY
 from generators.manifest import file_hash
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
-from generators.sampling.crystal_task import CrystalTask
 from generators.schema import DataConfig, ModelConfig, TrainConfig
-from generators.screening.element_shares import radioactive_elements
-
-LARGEST = 20
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("structures", type=Path, help="known crystals that the model was trained on")
-    parser.add_argument("--generator", type=Path, required=True, help="model to start from")
-    parser.add_argument("--output", type=Path, required=True, help="folder")
+    parser = teaching_parser(__doc__.splitlines()[0], IterationSettings())
     parser.add_argument("--table", type=Path, help="where the judged crystals are added")
-    usual = IterationSettings()
-    for field in fields(IterationSettings):
-        value = getattr(usual, field.name)
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(value), default=value)
     parser.add_argument("--guidance", type=float, default=FOR_STABILITY.guidance, help="of the draws")
     parser.add_argument("--temperature", type=float, default=FOR_STABILITY.temperature, help="of the draws")
     arguments = parser.parse_args()
@@ -66,7 +53,7 @@ def iterate(arguments: argparse.Namespace) -> None:
         torch.set_float32_matmul_precision("high")
     else:
         start_worker()
-    settings = IterationSettings(**{field.name: getattr(arguments, field.name) for field in fields(IterationSettings)})
+    settings = given_settings(IterationSettings(), arguments)
     config = TrainConfig(
         run="iterate", data=DataConfig(path=str(arguments.structures)),
         model=ModelConfig(
@@ -75,18 +62,11 @@ def iterate(arguments: argparse.Namespace) -> None:
     )  # fmt: skip
     data, module, _ = build_crystals(config)
     g, t = arguments.guidance, arguments.temperature
-    draws = CrystalDraws(
-        arguments.generator,
-        replace(
-            FOR_STABILITY._replace(guidance=g, temperature=t).sampler_settings,
-            batch_size=settings.shard_size if settings.device == "cuda" else CrystalSamplerSettings.batch_size,
-        ),
-        CrystalTask(
-            n_atoms=(1, LARGEST), allowed_elements=frozenset(module.known_elements) - radioactive_elements()
-        ),
-        Conditions.from_wish({ABOVE: NEAR_HULL}, [scale.name for scale in module.scales], 1),
-        settings.seed,
-    )  # fmt: skip
+    sampler = replace(
+        FOR_STABILITY._replace(guidance=g, temperature=t).sampler_settings,
+        batch_size=settings.shard_size if settings.device == "cuda" else CrystalSamplerSettings.batch_size,
+    )
+    draws = stable_draws(arguments.generator, module, sampler, settings.seed)
     iteration = ExpertIteration(module, data, draws, settings, arguments.output, lambda line: print(line, flush=True))
     print(iteration.run())
     if table is None:
