@@ -2,8 +2,8 @@
 
 Expert iteration (Anthony, Tian & Barber, NeurIPS 2017) without a judge: in each round the model draws under the wish to
 be stable, the embedded surrogate chooses the likeliest new part within limits on what is common, and the model learns
-these, and to draw less often what is known or was drawn already, beside its training data. Prototypes and elements
-alone are learnt, so that draws need no geometry but that of their templates, and a round has many.
+these, and to draw less often what is least likely, is known or was drawn already, beside its training data. Prototypes
+and elements alone are learnt, so that draws need no geometry but that of their templates, and a round has many.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ LEVELS = {NEAR: 0.1, "probability_on": 0.0, "probability_below": -0.05}
 """Columns: chances that a crystal lies at most so far (eV/atom) above the hull of the known compounds. What is paid for
 the first alone ends at soft alloys, of which everything lies near the hull and hardly anything on it
 (docs/crystals.md)."""
+PAY = np.array([0.25, 0.25, 0.5])
+"""Weights of these in the score."""
 FAR_TEMPLATE = 0.8
 """Distance of elements at which a score falls to a half. Of the quarter of draws that are nearest to their templates
 85 % relax to what they are (0.08 Å in the median), of the farthest 35 % (0.37 Å; docs/crystals.md)."""
@@ -81,6 +83,8 @@ class SharpeningSettings:
         no_template: distance of elements that counts where no embedded crystal has the protostructure, and at most.
         passes: over these.
         known: weight of what is not new, beside 1 of what is chosen; negative: it shall be drawn less often.
+        unlikely: weight of the new ones with the lowest score.
+        unlikely_share: of the draws that are these.
         batch_size: of both in a step.
         anchor: weight of the usual loss on training data; a third as many crystals in a step.
         learning_rate: after 20 steps; it follows a cosine.
@@ -90,15 +94,17 @@ class SharpeningSettings:
         seed: of all.
     """
 
-    rounds: int = 10
+    rounds: int = 9
     draws: int = 20_000
     share: float = 0.25
     per_system: float = 0.002
     per_prototype: float = 0.02
     per_element: float = 2.5
-    no_template: float = 1.5
+    no_template: float = 1.0
     passes: int = 3
     known: float = -0.5
+    unlikely: float = -0.5
+    unlikely_share: float = 0.125
     batch_size: int = 192
     anchor: float = 0.3
     learning_rate: float = 4e-4
@@ -116,8 +122,11 @@ class SharpeningSettings:
                 raise ValueError(f"{name}={getattr(self, name)}: must not be negative")
         if not 0 < self.share < 1:
             raise ValueError(f"share={self.share}: must lie between 0 and 1")
-        if not -1 < self.known <= 0:
-            raise ValueError(f"known={self.known}: must lie in (-1, 0]")
+        if not 0 <= self.unlikely_share <= 1 - self.share:
+            raise ValueError(f"unlikely_share={self.unlikely_share}: must lie in [0, 1 - share]")
+        for name in ("known", "unlikely"):
+            if not -1 < getattr(self, name) <= 0:
+                raise ValueError(f"{name}={getattr(self, name)}: must lie in (-1, 0]")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay={self.ema_decay}: must lie in [0, 1)")
 
@@ -152,7 +161,7 @@ class Sharpening:
         self.base, self.share = data.parts["train"], data.share
         self.known = KnownCrystals()
         self.elements = torch.zeros(len(module.denoiser.elements), dtype=torch.bool)
-        self.elements[sorted(draws.task.allowed_elements or module.known_elements)] = True
+        self.elements[list(module.known_elements)] = True
         self.wish = (condition_features(draws.wish, module.scales), draws.wish.given)
         self.optimizer = torch.optim.AdamW(
             module.denoiser.parameters(), lr=settings.learning_rate, weight_decay=0.0, betas=(0.9, 0.98), fused=True
@@ -193,13 +202,12 @@ class Sharpening:
             write_parquet(self._draw(number, pool), self._drawn(number))
         drawn, middle = pd.read_parquet(self._drawn(number)), time.monotonic()
         new = _new(drawn, self.known)
-        chosen = self._choose(drawn, new)
+        score = self._score(drawn, new)
+        chosen = self._choose(drawn, score)
         if not chosen:
             raise ValueError(f"draws={settings.draws}: nothing of round {number + 1} is new and likely, draw more")
-        weight = np.where(new, 0.0, settings.known)
-        weight[chosen] = 1.0
         self.known.add(drawn["crystal_key"])
-        loss = self._learn(number, from_frame(drawn), weight)
+        loss = self._learn(number, from_frame(drawn), self._weights(new, score, chosen))
         self.kept.keep(number + 1)
         near, on, _ = (float((drawn[name] * new).mean()) for name in LEVELS)
         self.log(
@@ -216,15 +224,18 @@ class Sharpening:
         parts = pool.map(_draw_shard, [draws] * len(sizes), range(len(sizes)), sizes)
         return pd.concat(parts, ignore_index=True)
 
-    def _choose(self, drawn: pd.DataFrame, new: NDArray[np.bool_]) -> list[int]:
-        """Rows: the likeliest new ones, charge-balanced or alloys, with few of one kind."""
+    def _score(self, drawn: pd.DataFrame, new: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """[N]: how likely it is stable, 0 where it is known, or neither neutral nor an alloy; more near a template."""
+        score = drawn[list(LEVELS)].to_numpy(np.float64) @ PAY * new * drawn[BALANCED].to_numpy(bool)
+        score /= 1 + (drawn[DISTANCE].clip(upper=self.settings.no_template).to_numpy(np.float64) / FAR_TEMPLATE) ** 2
+        return score * np.where(drawn["space_group"] == 1, NO_SYMMETRY, 1.0)
+
+    def _choose(self, drawn: pd.DataFrame, score: NDArray[np.float64]) -> list[int]:
+        """Rows: those with the highest score, few of one kind."""
         settings = self.settings
         wanted = max(round(settings.share * len(drawn)), 1)
         labels = list(drawn["protostructure"])
         elements = [frozenset(map(int, numbers)) for numbers in drawn["atomic_numbers"]]
-        score = drawn[list(LEVELS)].mean(axis=1).to_numpy(np.float64) * new * drawn[BALANCED].to_numpy(bool)
-        score /= 1 + (drawn[DISTANCE].clip(upper=settings.no_template).to_numpy(np.float64) / FAR_TEMPLATE) ** 2
-        score *= np.where(drawn["space_group"] == 1, NO_SYMMETRY, 1.0)
         kept = within_shares(
             torch.from_numpy(score), elements, settings.per_element, wanted,
             [
@@ -233,6 +244,14 @@ class Sharpening:
             ],
         )  # fmt: skip
         return [row for row in kept if score[row] > LEAST]
+
+    def _weights(self, new: NDArray[np.bool_], score: NDArray[np.float64], chosen: list[int]) -> NDArray[np.float64]:
+        """[N]: how much each shall be drawn more often, or less."""
+        weight = np.where(new, 0.0, self.settings.known)
+        least = np.flatnonzero(new)[np.argsort(score[new], kind="stable")]
+        weight[least[: round(self.settings.unlikely_share * len(new))]] = self.settings.unlikely
+        weight[chosen] = 1.0
+        return weight
 
     # -- learning -----------------------------------------------------------------------------------------
 

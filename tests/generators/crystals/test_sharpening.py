@@ -104,7 +104,9 @@ def test_what_is_chosen_becomes_likelier_than_what_is_known(
 def test_the_likeliest_new_ones_are_chosen_within_limits(
     taught: tuple[CrystalDataModule, CrystalDiffusion], tmp_path: Path
 ) -> None:
-    settings = replace(SETTINGS, share=0.5, per_element=1e3, per_system=0.4, per_prototype=1 - 1e-9)
+    settings = replace(
+        SETTINGS, share=0.5, per_element=1e3, per_system=0.4, per_prototype=1 - 1e-9, unlikely_share=0.3, unlikely=-0.2
+    )  # fmt: skip
     teacher = sharpening(taught, tmp_path, lambda line: None, settings)
     label = "AB_cF8_225_a_b"
     drawn = pd.DataFrame(
@@ -130,8 +132,12 @@ def test_the_likeliest_new_ones_are_chosen_within_limits(
     )
     new = np.ones(10, dtype=bool)
     new[8] = False
+    score = teacher._score(drawn, new)
+    chosen = teacher._choose(drawn, score)
     # Of five two at most are of one system; not the unbalanced nor the known one; P1 and far templates count less.
-    assert teacher._choose(drawn, new) == [2, 0, 3, 5, 7]
+    assert chosen == [2, 0, 3, 5, 7]
+    # Of the new ones the three with the lowest score: the unbalanced one, the far template, P1.
+    assert list(teacher._weights(new, score, chosen)) == [1, 0, 1, 1, -0.2, 1, -0.2, 1, -0.5, -0.2]
 
 
 def test_sketches_take_the_geometry_of_templates_and_draw_where_there_is_none() -> None:
@@ -148,7 +154,7 @@ def test_sketches_take_the_geometry_of_templates_and_draw_where_there_is_none() 
         followed.extend(protostructure_label(crystal) for crystal in frame.to_crystals())
         return follow(frame, *arguments)
 
-    sampler.geometry.follow = watched  # type: ignore[method-assign]
+    sampler.geometry.follow = watched  # type: ignore[method-assign, assignment]
     sketch, distance = sampler.sketch(task, wish, 60, torch.Generator().manual_seed(5))
     found = [protostructure_label(crystal) for crystal in sketch.to_crystals()]
     assert sorted(found) == sorted(protostructure_label(crystal) for crystal in drawn)
@@ -163,5 +169,9 @@ def test_settings_that_cannot_be() -> None:
         SharpeningSettings(rounds=0)
     with pytest.raises(ValueError, match=r"anchor=-1: must not be negative"):
         SharpeningSettings(anchor=-1)
+    with pytest.raises(ValueError, match=r"unlikely_share=0.9: must lie in \[0, 1 - share\]"):
+        SharpeningSettings(unlikely_share=0.9)
+    with pytest.raises(ValueError, match=r"unlikely=-1: must lie in \(-1, 0\]"):
+        SharpeningSettings(unlikely=-1)
     with pytest.raises(ValueError, match=r"ema_decay=1: must lie in \[0, 1\)"):
         SharpeningSettings(ema_decay=1)
