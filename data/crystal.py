@@ -24,6 +24,8 @@ def positions_of(space_group: int, letters: tuple[str, ...]) -> tuple[int, ...]:
     """
     table = wyckoff_table()
     positions = tuple(table.index(space_group, letter) for letter in letters)
+    if len(set(letters)) == len(letters):
+        return positions
     for letter, count in Counter(letters).items():
         if count > 1 and table.degrees_of_freedom[table.index(space_group, letter)] == 0:
             raise ValueError(

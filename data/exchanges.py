@@ -48,8 +48,8 @@ def load_exchanges(path: Path | None = None) -> CrystalDataset:
     batch = from_frame(frame)
     if VOLUME not in properties:
         properties[VOLUME] = volume_per_atom(batch)
-    labels = tuple(frame[LABEL].astype(str)) if LABEL in frame.columns else ("",) * len(frame)
-    return CrystalDataset(batch, properties, labels, tuple(frame[PARENT].astype(str)))
+    labels = tuple(frame[LABEL].astype(str).tolist()) if LABEL in frame.columns else ("",) * len(frame)
+    return CrystalDataset(batch, properties, labels, tuple(frame[PARENT].astype(str).tolist()))
 
 
 def load_predicted() -> CrystalDataset:
