@@ -3,7 +3,8 @@
 Expert iteration (Anthony, Tian & Barber, NeurIPS 2017) without a judge: in each round the model draws under the wish to
 be stable, the embedded surrogate chooses the likeliest new part within limits on what is common, and the model learns
 these, and to draw less often what is least likely, is known or was drawn already, beside its training data. Prototypes
-and elements alone are learnt, so that draws need no geometry but that of their templates, and a round has many.
+and elements alone are learnt, so that draws need no geometry but that of their templates, and a round has many. A few
+of what is chosen are judged, and correct the surrogate: a model that is paid by it would else find where it errs.
 """
 
 from __future__ import annotations
@@ -33,14 +34,20 @@ from generators.crystals.expert_iteration import start_drawing
 from generators.crystals.hit_odds import HitOdds, LikelyHits
 from generators.crystals.judging import ABOVE, CrystalJudge
 from generators.crystals.kept_rounds import KeptRounds
+from generators.crystals.labelling import labelled
 from generators.crystals.likelihood import negative_log_likelihood
 from generators.crystals.module import TRAINED, CrystalDiffusion
-from generators.judging import write_parquet
+from generators.element_features import N_STATES
+from generators.judging import JudgeWorkers, write_parquet
 from generators.manifest import claim_folder
+from generators.oracles.chgnet_potential import SCALE
+from generators.oracles.hull import fractions_of_batch
+from generators.oracles.hull_tables import ENERGY, known_hull
 from generators.precision import fast_bfloat16
 from generators.sampling.crystals import CrystalSampler
 from generators.schedule import move_average
 from generators.screening.charge_balance import balanced_or_alloy
+from generators.screening.crystal_features import crystal_features
 from generators.screening.crystal_funnel import KnownCrystals
 from generators.screening.element_shares import within_shares
 from generators.screening.proposals import shard_seed
@@ -65,6 +72,8 @@ LEAST = 0.05
 MAY_DIFFER = ("sharpening.workers", "draws.batch_size")
 BOUND_SCALE = 10.0
 """nats by which evidence bounds are divided, beside the loss on training data."""
+JUDGE_SHARD = 32
+"""Crystals of one job of the judge."""
 LAST_RATE = 0.1
 """The learning rate falls along a cosine to this share of itself."""
 
@@ -81,6 +90,7 @@ class SharpeningSettings:
         per_element: an element occurs in at most so many times as large a share of them as among known compounds
             (`generators.screening.element_shares`).
         no_template: distance of elements that counts where no embedded crystal has the protostructure, and at most.
+        judged: of these, at random, are relaxed by CHGNet before the next round draws; 0 for none.
         passes: over these.
         known: weight of what is not new, beside 1 of what is chosen; negative: it shall be drawn less often.
         unlikely: weight of the new ones with the lowest score.
@@ -101,6 +111,7 @@ class SharpeningSettings:
     per_prototype: float = 0.02
     per_element: float = 2.5
     no_template: float = 1.0
+    judged: int = 300
     passes: int = 3
     known: float = -0.5
     unlikely: float = -0.5
@@ -117,7 +128,7 @@ class SharpeningSettings:
         for name in ("rounds", "draws", "passes", "batch_size", "shard_size", "workers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
-        for name in ("anchor", "learning_rate"):
+        for name in ("judged", "anchor", "learning_rate"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must not be negative")
         if not 0 < self.share < 1:
@@ -139,7 +150,7 @@ class Sharpening:
         data: its training data.
         draws: how it draws; model, name and seed are set for each round.
         settings: how much of everything.
-        folder: where ``model`` and ``drawn`` with the number of the round are kept.
+        folder: where ``model``, ``drawn`` and ``judged`` with the number of the round are kept.
         log: takes one line for each round.
 
     Raises:
@@ -175,9 +186,12 @@ class Sharpening:
         threads = torch.get_num_threads()
         torch.set_num_threads(self.settings.workers)
         try:
-            with ProcessPoolExecutor(self.settings.workers, context, start_drawing) as pool:
+            with (
+                ProcessPoolExecutor(self.settings.workers, context, start_drawing) as pool,
+                JudgeWorkers(workers=self.settings.workers, device="cpu") as judge,
+            ):
                 for number in range(first, self.settings.rounds):
-                    self._round(number, pool)
+                    self._round(number, pool, judge)
         finally:
             torch.set_num_threads(threads)
         return self.kept.model(self.settings.rounds)
@@ -186,6 +200,9 @@ class Sharpening:
 
     def _drawn(self, number: int) -> Path:
         return self.folder / f"drawn-{number:02d}.parquet"
+
+    def _judged(self, number: int) -> Path:
+        return self.folder / f"judged-{number:02d}.parquet"
 
     def _resume(self) -> int:
         """The first round to do; the model and the optimizer are as they were then."""
@@ -196,7 +213,7 @@ class Sharpening:
 
     # -- one round ----------------------------------------------------------------------------------------
 
-    def _round(self, number: int, pool: ProcessPoolExecutor) -> None:
+    def _round(self, number: int, pool: ProcessPoolExecutor, judge: JudgeWorkers) -> None:
         settings, start = self.settings, time.monotonic()
         if not self._drawn(number).exists():
             write_parquet(self._draw(number, pool), self._drawn(number))
@@ -206,6 +223,7 @@ class Sharpening:
         chosen = self._choose(drawn, score)
         if not chosen:
             raise ValueError(f"draws={settings.draws}: nothing of round {number + 1} is new and likely, draw more")
+        told = self._confirm(number, drawn.iloc[chosen], judge)
         self.known.add(drawn["crystal_key"])
         loss = self._learn(number, from_frame(drawn), self._weights(new, score, chosen))
         self.kept.keep(number + 1)
@@ -214,15 +232,33 @@ class Sharpening:
             f"round {number + 1}/{settings.rounds}: {len(drawn):,} drawn in {middle - start:.0f} s, "
             f"{new.mean():.1%} new, near the hull and new {near:.1%}, on it and new {on:.1%}; "
             f"{len(chosen):,} chosen, {drawn[NEAR].iloc[chosen].mean():.1%} near the hull; "
-            f"loss on training data {loss:.2f}, {time.monotonic() - middle:.0f} s of learning"
+            f"{told}loss on training data {loss:.2f}, {time.monotonic() - middle:.0f} s of learning"
         )
 
     def _draw(self, number: int, pool: ProcessPoolExecutor) -> pd.DataFrame:
         settings = self.settings
         draws = replace(self.draws, model=self.kept.model(number), seed=settings.seed, name=f"round-{number:02d}")
         sizes = [min(settings.shard_size, settings.draws - i) for i in range(0, settings.draws, settings.shard_size)]
-        parts = pool.map(_draw_shard, [draws] * len(sizes), range(len(sizes)), sizes)
+        judged = tuple(path for path in map(self._judged, range(number)) if path.exists())
+        parts = pool.map(_draw_shard, [draws] * len(sizes), range(len(sizes)), sizes, [judged] * len(sizes))
         return pd.concat(parts, ignore_index=True)
+
+    def _confirm(self, number: int, chosen: pd.DataFrame, judge: JudgeWorkers) -> str:
+        """Judge some of what was chosen, for the next rounds' surrogate; what came of them, in words."""
+        if not self.settings.judged:
+            return ""
+        rows = np.random.default_rng([self.settings.seed, number]).permutation(len(chosen))[: self.settings.judged]
+        some = chosen.iloc[np.sort(rows)]
+        if not self._judged(number).exists():
+            frame = judge.judge(from_frame(some), self.folder / "judge", f"round-{number:02d}", JUDGE_SHARD)
+            write_parquet(labelled(frame)[0], self._judged(number))
+        judged = pd.read_parquet(self._judged(number))
+        values = judged[ENERGY].to_numpy(np.float64)
+        above = known_hull().e_above_hull(fractions_of_batch(from_frame(judged)), values, SCALE)
+        found = ", ".join(f"{(above <= level).sum() / len(some):.1%}" for level in LEVELS.values())
+        expected = ", ".join(f"{some[name].mean():.1%}" for name in LEVELS)
+        levels = ", ".join(f"{level:g}" for level in LEVELS.values())
+        return f"of {len(some)} judged {found} at most {levels} ({expected} expected); "
 
     def _score(self, drawn: pd.DataFrame, new: NDArray[np.bool_]) -> NDArray[np.float64]:
         """[N]: how likely it is stable, 0 where it is known, or neither neutral nor an alloy; more near a template."""
@@ -316,11 +352,13 @@ def _new(table: pd.DataFrame, known: KnownCrystals) -> NDArray[np.bool_]:
 _sampler: tuple[Path, CrystalSampler] | None = None
 _likely: LikelyHits | None = None
 _odds: dict[str, HitOdds] = {}
+_observed: tuple[Path, ...] = ()
 
 
-def _draw_shard(draws: CrystalDraws, shard: int, n: int) -> pd.DataFrame:
-    """A table of sketches (`CrystalSampler.sketch`) with `LEVELS`, `BALANCED` and `DISTANCE`."""
-    global _sampler, _likely
+def _draw_shard(draws: CrystalDraws, shard: int, n: int, judged: tuple[Path, ...]) -> pd.DataFrame:
+    """A table of sketches (`CrystalSampler.sketch`) with `LEVELS`, `BALANCED` and `DISTANCE`; the tables of what was
+    ``judged`` correct the surrogate."""
+    global _sampler, _likely, _observed
     if _sampler is None or _sampler[0] != draws.model:
         _sampler = (draws.model, draws.sampler())
     if _likely is None:
@@ -328,7 +366,14 @@ def _draw_shard(draws: CrystalDraws, shard: int, n: int) -> pd.DataFrame:
             name: CrystalJudge(Wish({ABOVE: Interval(None, level)}), hull="known") for name, level in LEVELS.items()
         }
         _likely = LikelyHits(judges[NEAR])
+        _likely.model.alike = slice(N_STATES, None)  # neighbours in the periodic table are alike
         _odds.update((name, HitOdds(judge, _likely.model.properties)) for name, judge in judges.items())
+    if judged != _observed:
+        table, _observed = pd.concat(map(pd.read_parquet, judged), ignore_index=True), judged
+        labels = [
+            torch.from_numpy(table[name].to_numpy(dtype=np.float64, copy=True)) for name in _likely.model.properties
+        ]
+        _likely.model.observe(crystal_features(from_frame(table)), torch.stack(labels, 1))
     generator = torch.Generator().manual_seed(shard_seed(draws.seed, draws.name, shard))
     batch, distance = _sampler[1].sketch(draws.task, draws.wish, n, generator)
     (mean, std), hull = _likely.predicted(batch), _likely.odds.hull_energy(batch)

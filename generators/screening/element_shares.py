@@ -34,6 +34,12 @@ def radioactive_elements() -> frozenset[int]:
     return frozenset(e.Z for e in Element if e.is_radioactive and e.symbol not in ("Bi", "Th", "U"))
 
 
+@lru_cache(maxsize=1)
+def noble_gases() -> frozenset[int]:
+    """Most of their compounds fall apart, and few are known: a surrogate errs there."""
+    return frozenset(e.Z for e in Element if e.is_noble_gas)
+
+
 def within_shares(
     score: Tensor,
     elements: Sequence[Collection[int]],

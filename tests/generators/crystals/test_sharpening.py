@@ -29,7 +29,7 @@ from generators.sampling.crystal_task import CrystalTask
 from generators.shipped import shipped
 from generators.wish import Interval
 
-SETTINGS = SharpeningSettings(rounds=2, draws=24, batch_size=12, passes=2, shard_size=12, workers=1)
+SETTINGS = SharpeningSettings(rounds=2, draws=24, judged=2, batch_size=12, passes=2, shard_size=12, workers=1)
 
 
 def sharpening(
