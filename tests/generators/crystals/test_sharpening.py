@@ -13,19 +13,22 @@ import pytest
 import torch
 
 from data.exchanges import load_exchanges
+from data.frames import from_frame
 from data.orbit_batch import OrbitBatch
 from data.protostructure import protostructure_label
 from generators.checkpoints import load_checkpoint
 from generators.conditioning import Conditions
+from generators.crystals import sharpening as sharpening_module
 from generators.crystals.datamodule import CrystalDataModule
 from generators.crystals.draws import CrystalDraws, embedded_templates
 from generators.crystals.likelihood import negative_log_likelihood
 from generators.crystals.model import load_crystal_model
 from generators.crystals.module import CrystalDiffusion
-from generators.crystals.sharpening import BALANCED, DISTANCE, LEVELS, Sharpening, SharpeningSettings
+from generators.crystals.sharpening import BALANCED, DISTANCE, LEVELS, NEAR, Sharpening, SharpeningSettings
 from generators.crystals.task_schema import SOURCES
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask
+from generators.screening.crystal_features import crystal_features
 from generators.shipped import shipped
 from generators.wish import Interval
 
@@ -57,6 +60,7 @@ def test_rounds_draw_and_learn_and_a_killed_run_goes_on(
 
     last = sharpening(taught, tmp_path, log).run()
     assert len(lines) == SETTINGS.rounds and lines[0].startswith("round 1/2: 24 drawn in ")
+    assert " judged " in lines[0] and len(pd.read_parquet(tmp_path / "judged-00.parquet")) <= SETTINGS.judged
     at_start, learnt = (load_checkpoint(p, "crystal")[1] for p in (tmp_path / "model-00.pt", last))
     assert any(not torch.equal(at_start[name], learnt[name]) for name in at_start if name.startswith("denoiser."))
     expected, second = last.read_bytes(), pd.read_parquet(tmp_path / "drawn-01.parquet")
@@ -138,6 +142,29 @@ def test_the_likeliest_new_ones_are_chosen_within_limits(
     assert chosen == [2, 0, 3, 5, 7]
     # Of the new ones the three with the lowest score: the unbalanced one, the far template, P1.
     assert list(teacher._weights(new, score, chosen)) == [1, 0, 1, 1, -0.2, 1, -0.2, 1, -0.5, -0.2]
+
+
+def test_what_was_judged_corrects_what_is_expected_of_the_next_draws(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("_sampler", None), ("_likely", None), ("_odds", {}), ("_observed", ())):
+        monkeypatch.setattr(sharpening_module, name, value)
+    wish = Conditions.from_wish(
+        {"e_above_hull": Interval(-0.05, 0.03)},
+        [scale.name for scale in load_crystal_model(shipped("crystal")).scales], 1,
+    )  # fmt: skip
+    sampler = CrystalSamplerSettings(source=SOURCES.index("chosen"), steps=4)
+    draws = CrystalDraws(shipped("crystal"), sampler, CrystalTask(n_atoms=(1, 6)), wish, 0, templates=False)
+    before = sharpening_module._draw_shard(draws, 0, 12, ())
+    likely = sharpening_module._likely
+    assert likely is not None
+    mean, _ = likely.model.predict(crystal_features(from_frame(before)))
+    judged = before.assign(**dict.fromkeys(likely.model.properties, np.nan))
+    judged["formation_energy_per_atom"] = mean[:, 0].numpy() + 0.5
+    judged.to_parquet(tmp_path / "judged.parquet")
+    after = sharpening_module._draw_shard(draws, 0, 12, (tmp_path / "judged.parquet",))
+    assert list(after["crystal_key"]) == list(before["crystal_key"])
+    assert after[NEAR].sum() < 0.5 * before[NEAR].sum()
 
 
 def test_sketches_take_the_geometry_of_templates_and_draw_where_there_is_none() -> None:

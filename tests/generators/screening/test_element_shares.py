@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from generators.screening.element_shares import RARE, known_shares, radioactive_elements, within_shares
+from generators.screening.element_shares import RARE, known_shares, noble_gases, radioactive_elements, within_shares
 
 
 def test_known_shares_are_those_of_common_elements() -> None:
@@ -14,6 +14,10 @@ def test_known_shares_are_those_of_common_elements() -> None:
     assert max(shares, key=shares.__getitem__) == 8
     assert 0.2 < shares[8] < 0.6
     assert all(0 < share <= 1 for share in shares.values())
+
+
+def test_noble_gases() -> None:
+    assert {2, 10, 18, 36, 54} <= noble_gases() <= {2, 10, 18, 36, 54, 86, 118}
 
 
 def test_radioactive_elements() -> None:
