@@ -34,15 +34,15 @@ from generators.crystals.expert_iteration import start_drawing
 from generators.crystals.hit_odds import HitOdds, LikelyHits
 from generators.crystals.judging import ABOVE, CrystalJudge
 from generators.crystals.kept_rounds import KeptRounds
-from generators.crystals.labelling import labelled
 from generators.crystals.likelihood import negative_log_likelihood
 from generators.crystals.module import TRAINED, CrystalDiffusion
 from generators.element_features import N_STATES
-from generators.judging import JudgeWorkers, write_parquet
+from generators.judging import JudgeWorkers, judged_batch, write_parquet
 from generators.manifest import claim_folder
 from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import fractions_of_batch
-from generators.oracles.hull_tables import ENERGY, known_hull
+from generators.oracles.hull_tables import ENERGY, FAR_BELOW, known_hull
+from generators.oracles.judge import elemental_references, formation_energy
 from generators.precision import fast_bfloat16
 from generators.sampling.crystals import CrystalSampler
 from generators.schedule import move_average
@@ -250,11 +250,15 @@ class Sharpening:
         rows = np.random.default_rng([self.settings.seed, number]).permutation(len(chosen))[: self.settings.judged]
         some = chosen.iloc[np.sort(rows)]
         if not self._judged(number).exists():
-            frame = judge.judge(from_frame(some), self.folder / "judge", f"round-{number:02d}", JUDGE_SHARD)
-            write_parquet(labelled(frame)[0], self._judged(number))
-        judged = pd.read_parquet(self._judged(number))
-        values = judged[ENERGY].to_numpy(np.float64)
-        above = known_hull().e_above_hull(fractions_of_batch(from_frame(judged)), values, SCALE)
+            batch = from_frame(some)
+            frame = judge.judge(batch, self.folder / "judge", f"round-{number:02d}", JUDGE_SHARD)
+            energy = torch.from_numpy(frame["energy_per_atom"].to_numpy(copy=True))
+            values = formation_energy(judged_batch(frame), energy, elemental_references(SCALE), SCALE).numpy()
+            above = known_hull().e_above_hull(fractions_of_batch(batch), values, SCALE)
+            usable = frame["valid"].to_numpy(bool) & (above >= FAR_BELOW)
+            # As they were drawn, not as they relaxed: so the surrogate sees those that it is asked about.
+            write_parquet(some.assign(**{ENERGY: values, ABOVE: above})[usable], self._judged(number))
+        above = pd.read_parquet(self._judged(number), columns=[ABOVE])[ABOVE].to_numpy(np.float64)
         found = ", ".join(f"{(above <= level).sum() / len(some):.1%}" for level in LEVELS.values())
         expected = ", ".join(f"{some[name].mean():.1%}" for name in LEVELS)
         levels = ", ".join(f"{level:g}" for level in LEVELS.values())
@@ -370,10 +374,10 @@ def _draw_shard(draws: CrystalDraws, shard: int, n: int, judged: tuple[Path, ...
         _odds.update((name, HitOdds(judge, _likely.model.properties)) for name, judge in judges.items())
     if judged != _observed:
         table, _observed = pd.concat(map(pd.read_parquet, judged), ignore_index=True), judged
-        labels = [
-            torch.from_numpy(table[name].to_numpy(dtype=np.float64, copy=True)) for name in _likely.model.properties
-        ]
-        _likely.model.observe(crystal_features(from_frame(table)), torch.stack(labels, 1))
+        labels = torch.full((len(table), len(_likely.model.properties)), torch.nan, dtype=torch.float64)
+        energy = torch.from_numpy(table[ENERGY].to_numpy(dtype=np.float64, copy=True))
+        labels[:, _likely.model.properties.index(ENERGY)] = energy
+        _likely.model.observe(crystal_features(from_frame(table)), labels)
     generator = torch.Generator().manual_seed(shard_seed(draws.seed, draws.name, shard))
     batch, distance = _sampler[1].sketch(draws.task, draws.wish, n, generator)
     (mean, std), hull = _likely.predicted(batch), _likely.odds.hull_energy(batch)

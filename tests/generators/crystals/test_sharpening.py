@@ -159,8 +159,7 @@ def test_what_was_judged_corrects_what_is_expected_of_the_next_draws(
     likely = sharpening_module._likely
     assert likely is not None
     mean, _ = likely.model.predict(crystal_features(from_frame(before)))
-    judged = before.assign(**dict.fromkeys(likely.model.properties, np.nan))
-    judged["formation_energy_per_atom"] = mean[:, 0].numpy() + 0.5
+    judged = before.assign(formation_energy_per_atom=mean[:, 0].numpy() + 0.5)
     judged.to_parquet(tmp_path / "judged.parquet")
     after = sharpening_module._draw_shard(draws, 0, 12, (tmp_path / "judged.parquet",))
     assert list(after["crystal_key"]) == list(before["crystal_key"])
