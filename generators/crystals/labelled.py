@@ -11,9 +11,12 @@ from torch import Tensor
 from data.dataset import CrystalDataset
 from data.decorations import load_decorations
 from data.exchanges import load_all_exchanges, load_draws
+from data.strain_scale import StrainScale
 from generators.oracles.hull_tables import ENERGY, judged_compounds
+from generators.sampling.templates import Templates
 from generators.screening.crystal_features import crystal_features
 
+CHUNK = 1000
 MOST_ATOMS = 24
 """In the primitive cell: larger crystals cost most of the time and teach the least."""
 
@@ -39,6 +42,29 @@ def labelled_crystals(own: CrystalDataset | None = None) -> Labelled:
         parts.append(with_judged_labels(own))
     dataset = CrystalDataset.concatenate([part.select(part.batch.n_atoms <= MOST_ATOMS) for part in parts])
     return Labelled(dataset, crystal_features(dataset.batch))
+
+
+def as_drawn(labelled: Labelled, templates: Templates) -> tuple[Tensor, Tensor]:
+    """Features of the crystals with the geometry of their nearest template of other elements, and their rows.
+
+    What a surrogate is asked about was drawn on a template and has not been relaxed. One that has seen relaxed crystals
+    alone takes chance neighbours for bonds, and a choice by it finds where (docs/crystals.md, "Sharpening").
+
+    Returns:
+        Features [M, F] and rows [M] of those that have such a template.
+    """
+    batch = labelled.dataset.batch
+    scale = StrainScale.fit(batch)
+    features, rows = [], []
+    for some in torch.arange(len(batch)).split(CHUNK):
+        start = templates.start(batch.select(some), others=True)
+        found = start.found.nonzero().squeeze(-1)
+        if len(found):
+            features.append(crystal_features(start.sketched(scale).select(found)))
+            rows.append(some[found])
+    if not rows:
+        return labelled.features[:0], torch.zeros(0, dtype=torch.long)
+    return torch.cat(features), torch.cat(rows)
 
 
 def with_judged_labels(dataset: CrystalDataset) -> CrystalDataset:

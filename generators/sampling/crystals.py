@@ -92,9 +92,7 @@ class CrystalSampler(PrototypeSampler):
         if self.templates is None:
             return self.draw_geometry(frame, wish, generator), torch.full((len(frame),), torch.inf)
         start = self.templates.start(frame)
-        standard = self.geometry.standard(start.crystals.replace(atomic_number=start.elements))
-        strain = self.geometry.strain_scale.from_standard(start.crystals, standard.double())
-        sketched = start.crystals.replace(strain=strain, coordinates=start.crystals.coordinates.double())
+        sketched = start.sketched(self.geometry.strain_scale)
         rows, rest = start.found.nonzero().squeeze(-1), (~start.found).nonzero().squeeze(-1)
         parts = [sketched.select(rows)]
         if len(rest):

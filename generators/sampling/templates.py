@@ -21,6 +21,7 @@ from data.crystal import Crystal
 from data.orbit_batch import OrbitBatch
 from data.protostructure import labels_of, pattern, species_rows
 from data.spellings import respelled
+from data.strain_scale import StrainScale
 from data.wyckoff import wyckoff_table
 from generators.element_features import element_features
 from generators.sampling.crystal_task import CrystalTask
@@ -70,6 +71,12 @@ class Start:
         """[B] bool, true where there is a template."""
         return self.distance.isfinite()
 
+    def sketched(self, scale: StrainScale) -> OrbitBatch:
+        """With the templates' sites and cells as they are, but for the sizes of the atoms."""
+        standard = scale.to_standard(self.crystals.replace(atomic_number=self.elements), self.crystals.strain)
+        strain = scale.from_standard(self.crystals, standard.double())
+        return self.crystals.replace(strain=strain, coordinates=self.crystals.coordinates.double())
+
 
 class Templates:
     """Crystals to start geometries from, found by protostructure, the one with the most similar elements first.
@@ -102,18 +109,19 @@ class Templates:
         """Protostructures that a crystal with a geometry has."""
         return frozenset(label for label, rows in self._rows.items() if rows[0] < self._n_geometries)
 
-    def start(self, frame: OrbitBatch) -> Start:
+    def start(self, frame: OrbitBatch, others: bool = False) -> Start:
         """The crystals of ``frame`` in the spelling of their label, with geometry where a template is found.
 
         Args:
             frame: space groups, positions and elements.
+            others: from templates with other elements only.
         """
         distance = torch.full((len(frame),), torch.inf)
         position, coordinates = frame.position.clone(), frame.coordinates.clone()
         elements, strain = frame.atomic_number.clone(), frame.strain.clone()
         original = frame.atomic_number.clone()
         for i, (label, crystal) in enumerate(zip(labels_of(frame), frame.to_crystals(), strict=True)):
-            template = self._nearest(label, crystal)
+            template = self._nearest(label, crystal, others)
             if template is None:
                 continue
             parent, zs, distance[i] = template
@@ -195,7 +203,7 @@ class Templates:
         new = dict(zip(view.species, species, strict=True))
         return crystal.with_elements(tuple(new[z] for z in crystal.atomic_numbers))
 
-    def _nearest(self, label: str, crystal: Crystal) -> tuple[Crystal, tuple[int, ...], float] | None:
+    def _nearest(self, label: str, crystal: Crystal, others: bool) -> tuple[Crystal, tuple[int, ...], float] | None:
         """The nearest template in the label's spelling, the elements that go on its orbits, and how far they are from
         its own."""
         if label not in self._rows or self._rows[label][0] >= self._n_geometries:
@@ -204,7 +212,12 @@ class Templates:
         n = bisect_left(views, self._n_geometries, key=lambda view: view.row)  # voters come last
         wanted = next(_layouts_of(crystal)[0].orders(_species(crystal)))
         away = ((features[:n] - self._features[torch.tensor(wanted)]) ** 2).sum((1, 2))
+        if others:
+            same = torch.tensor([view.species for view in views[:n]]).sort(1).values == torch.tensor(sorted(wanted))
+            away = away.masked_fill(same.all(1), torch.inf)
         best = int(away.argmin())
+        if away[best].isinf():
+            return None
         view = views[best]
         parent = self._crystal(view.row)
         if view.coset:  # the first is the identity

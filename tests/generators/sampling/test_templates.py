@@ -13,6 +13,7 @@ from data.crystal import Crystal
 from data.orbit_batch import OrbitBatch
 from data.protostructure import crystal_key, protostructure_label
 from data.respelling import respell
+from data.strain_scale import StrainScale
 from generators.sampling.crystal_task import CrystalTask
 from generators.sampling.templates import Templates
 
@@ -55,6 +56,20 @@ def test_the_most_similar_elements_win_and_take_their_own_sites() -> None:
     assert elements.tolist() == [[8, 4]]  # the beryllium oxide, whose oxygen comes first
     assert started.atomic_number.tolist() == [[8, 12]]
     assert started.coordinates[0, 1, 2] == pytest.approx(0.4)
+
+
+def test_a_crystal_does_not_start_from_one_of_its_own_elements_if_others_are_asked_for() -> None:
+    batch = OrbitBatch.from_crystals([wurtzite((30, 16), 0.37), wurtzite((8, 4), 0.4), wurtzite((30, 16), 0.3)])
+    templates = Templates(batch, torch.zeros(3))
+    assert templates.start(batch).distance.tolist() == [0, 0, 0]
+    start = templates.start(batch, others=True)
+    assert sorted(start.elements[0].tolist()) == [4, 8] and sorted(start.elements[1].tolist()) == [16, 30]
+    assert bool((start.distance > 0).all())
+    sketched = start.sketched(StrainScale.fit(batch))
+    assert [set(c.atomic_numbers) for c in sketched.to_crystals()] == [{30, 16}, {8, 4}, {30, 16}]
+    assert sketched.coordinates[0, :, 2].max() == pytest.approx(0.4)
+    one = Templates(batch.select(torch.tensor([0])), torch.zeros(1))
+    assert not bool(one.start(batch.select(torch.tensor([0])), others=True).found.any())
 
 
 def test_without_a_template_nothing_changes() -> None:
