@@ -1,6 +1,6 @@
 """A model of whole crystals learns to draw without guidance and without a choice what it draws best with them.
 
-Expert iteration (Anthony, Tian & Barber, NeurIPS 2017) without a judge: in each round the model draws under the wish to
+Expert iteration (Anthony, Tian & Barber, NeurIPS 2017) with few judge calls: in each round the model draws under the wish to
 be stable, the embedded surrogate chooses the likeliest new part within limits on what is common, and the model learns
 these, and to draw less often what is least likely, is known or was drawn already, beside its training data. Prototypes
 and elements alone are learnt, so that draws need no geometry but that of their templates, and a round has many. A few
@@ -40,6 +40,7 @@ from generators.element_features import N_STATES
 from generators.judging import JudgeWorkers, judged_batch, write_parquet
 from generators.manifest import claim_folder
 from generators.oracles.chgnet_potential import SCALE
+from generators.oracles.crystal_surrogate import CrystalSurrogate
 from generators.oracles.hull import fractions_of_batch
 from generators.oracles.hull_tables import ENERGY, FAR_BELOW, known_hull
 from generators.oracles.judge import elemental_references, formation_energy
@@ -373,11 +374,8 @@ def _draw_shard(draws: CrystalDraws, shard: int, n: int, judged: tuple[Path, ...
         _likely.model.alike = slice(N_STATES, None)  # neighbours in the periodic table are alike
         _odds.update((name, HitOdds(judge, _likely.model.properties)) for name, judge in judges.items())
     if judged != _observed:
-        table, _observed = pd.concat(map(pd.read_parquet, judged), ignore_index=True), judged
-        labels = torch.full((len(table), len(_likely.model.properties)), torch.nan, dtype=torch.float64)
-        energy = torch.from_numpy(table[ENERGY].to_numpy(dtype=np.float64, copy=True))
-        labels[:, _likely.model.properties.index(ENERGY)] = energy
-        _likely.model.observe(crystal_features(from_frame(table)), labels)
+        _observe(_likely.model, pd.concat(map(pd.read_parquet, judged), ignore_index=True))
+        _observed = judged
     generator = torch.Generator().manual_seed(shard_seed(draws.seed, draws.name, shard))
     batch, distance = _sampler[1].sketch(draws.task, draws.wish, n, generator)
     (mean, std), hull = _likely.predicted(batch), _likely.odds.hull_energy(batch)
@@ -386,3 +384,13 @@ def _draw_shard(draws: CrystalDraws, shard: int, n: int, judged: tuple[Path, ...
         **{BALANCED: [balanced_or_alloy(c.atomic_numbers, c.multiplicities) for c in batch.to_crystals()]},
         **{DISTANCE: distance.numpy()},
     )
+
+
+def _observe(surrogate: CrystalSurrogate, judged: pd.DataFrame) -> None:
+    """Let it learn from what was judged."""
+    if not len(judged):
+        return
+    labels = torch.full((len(judged), len(surrogate.properties)), torch.nan, dtype=torch.float64)
+    energy = torch.from_numpy(judged[ENERGY].to_numpy(dtype=np.float64, copy=True))
+    labels[:, surrogate.properties.index(ENERGY)] = energy
+    surrogate.observe(crystal_features(from_frame(judged)), labels)
