@@ -1,10 +1,11 @@
 """A model of whole crystals learns to draw without guidance and without a choice what it draws best with them.
 
-Expert iteration (Anthony, Tian & Barber, NeurIPS 2017) with few judge calls: in each round the model draws under the wish
-to be stable, the embedded surrogate chooses the likeliest new part within limits on what is common, and the model learns
-these, and to draw less often what is least likely, is known or was drawn already, beside its training data. Prototypes
-and elements alone are learnt, so that draws need no geometry but that of their templates, and a round has many. A few
-of what is chosen are judged, and correct the surrogate: a model that is paid by it would else find where it errs.
+Expert iteration (Anthony, Tian & Barber, NeurIPS 2017) with few judge calls: in each round the model draws under the
+wish to be stable, the embedded surrogate chooses the likeliest new part within limits on what is common, and the
+model learns these, and to draw less often what is least likely, is known or was drawn already, beside its training
+data. Prototypes and elements alone are learnt, so that draws need no geometry but that of their templates, and a
+round has many. A few of what is chosen are judged, and correct the surrogate: a model that is paid by it would else
+find where it errs.
 """
 
 from __future__ import annotations
