@@ -94,7 +94,7 @@ class Templates:
         self._n_geometries = len(batch) - n_voters
         self._batch, self._above = batch, e_above_hull.nan_to_num(UNKNOWN).clamp(min=0)
         self._rows: dict[str, list[int]] = defaultdict(list)
-        self._views: dict[str, tuple[list[_View], Tensor]] = {}
+        self._views: dict[str, tuple[list[_View], Tensor, Tensor]] = {}
         for row, label in enumerate(labels_of(batch) if labels is None else labels):
             self._rows[label].append(row)
         features = element_features()
@@ -159,7 +159,7 @@ class Templates:
         for label in self._rows:
             if label.split("_")[0] != formula:
                 continue
-            views, features = self._of_label(label)
+            views, features, _ = self._of_label(label)
             away = torch.cdist(features.flatten(1), wanted)
             best, order = away.min(1)
             rows = torch.tensor([view.row for view in views])
@@ -178,7 +178,8 @@ class Templates:
         bare = batch.select(chosen)
         return bare.replace(coordinates=torch.zeros_like(bare.coordinates), strain=torch.zeros_like(bare.strain))
 
-    def _of_label(self, label: str) -> tuple[list[_View], Tensor]:
+    def _of_label(self, label: str) -> tuple[list[_View], Tensor, Tensor]:
+        """Views [V], the features [V, S, F] of their species, and the species [V, S]."""
         if label not in self._views:
             rows = self._rows[label]
             crystals = self._batch.select(torch.tensor(rows))  # together: there may be thousands
@@ -192,7 +193,8 @@ class Templates:
                 for layout in _layouts(group, tuple(positions[:n]), pattern(tuple(numbers[:n])))
                 for order in islice(layout.orders(tuple(dict.fromkeys(numbers[:n]))), MOST_ORDERS)
             ]
-            self._views[label] = views, self._features[torch.tensor([view.species for view in views])]
+            species = torch.tensor([view.species for view in views])
+            self._views[label] = views, self._features[species], species
         return self._views[label]
 
     def _crystal(self, row: int) -> Crystal:
@@ -208,12 +210,12 @@ class Templates:
         its own."""
         if label not in self._rows or self._rows[label][0] >= self._n_geometries:
             return None
-        views, features = self._of_label(label)
+        views, features, species = self._of_label(label)
         n = bisect_left(views, self._n_geometries, key=lambda view: view.row)  # voters come last
         wanted = next(_layouts_of(crystal)[0].orders(_species(crystal)))
         away = ((features[:n] - self._features[torch.tensor(wanted)]) ** 2).sum((1, 2))
         if others:
-            same = torch.tensor([view.species for view in views[:n]]).sort(1).values == torch.tensor(sorted(wanted))
+            same = species[:n].sort(1).values == torch.tensor(sorted(wanted))
             away = away.masked_fill(same.all(1), torch.inf)
         best = int(away.argmin())
         if away[best].isinf():
