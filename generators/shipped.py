@@ -6,6 +6,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from generators.checkpoints import load_checkpoint
+from generators.element_features import N_STATES
 from generators.oracles.crystal_surrogate import CrystalSurrogate
 
 CRYSTAL_SURROGATE = "crystal_surrogate"
@@ -18,5 +19,9 @@ def shipped(name: str) -> Path:
 
 
 def load_crystal_surrogate() -> CrystalSurrogate:
-    """The embedded surrogate of the judge for whole crystals (`scripts/build_crystal_surrogate.py`)."""
-    return CrystalSurrogate.from_export(*load_checkpoint(shipped(CRYSTAL_SURROGATE), CRYSTAL_SURROGATE))
+    """The embedded surrogate of the judge for whole crystals (`scripts/build_crystal_surrogate.py`).
+
+    What is judged since corrects it as far as elements are neighbours in the periodic table.
+    """
+    config, state = load_checkpoint(shipped(CRYSTAL_SURROGATE), CRYSTAL_SURROGATE)
+    return CrystalSurrogate.from_export(config, state, slice(N_STATES, None))

@@ -17,7 +17,7 @@ from generators.oracles.crystal_surrogate import CrystalSurrogate, EnsembleFit
 from generators.oracles.judge import PROPERTIES
 from generators.shipped import CRYSTAL_SURROGATE
 
-FIT = EnsembleFit(steps=6000)
+FIT = EnsembleFit(steps=12_000)
 HELD_OUT = 0.05
 
 

@@ -32,7 +32,9 @@ from generators.screening.crystal_features import crystal_features
 from generators.shipped import shipped
 from generators.wish import Interval
 
-SETTINGS = SharpeningSettings(rounds=2, draws=24, judged=2, batch_size=12, passes=2, shard_size=12, workers=1)
+SETTINGS = SharpeningSettings(
+    rounds=2, draws=24, judged=2, no_template=0.2, batch_size=12, passes=2, shard_size=12, workers=1
+)  # fmt: skip
 
 
 def sharpening(
@@ -109,7 +111,8 @@ def test_the_likeliest_new_ones_are_chosen_within_limits(
     taught: tuple[CrystalDataModule, CrystalDiffusion], tmp_path: Path
 ) -> None:
     settings = replace(
-        SETTINGS, share=0.5, per_element=1e3, per_system=0.4, per_prototype=1 - 1e-9, unlikely_share=0.3, unlikely=-0.2
+        SETTINGS, share=0.5, per_element=1e3, per_system=0.4, per_prototype=1 - 1e-9, no_template=1.0,
+        unlikely_share=0.3, unlikely=-0.2,
     )  # fmt: skip
     teacher = sharpening(taught, tmp_path, lambda line: None, settings)
     label = "AB_cF8_225_a_b"
@@ -142,6 +145,10 @@ def test_the_likeliest_new_ones_are_chosen_within_limits(
     assert chosen == [2, 0, 3, 5, 7]
     # Of the new ones the three with the lowest score: the unbalanced one, the far template, P1.
     assert list(teacher._weights(new, score, chosen)) == [1, 0, 1, 1, -0.2, 1, -0.2, 1, -0.5, -0.2]
+    # No more is unlearnt than a tenth of what is learnt.
+    teacher.settings = replace(settings, unlearnt=0.1)
+    bounded = teacher._weights(new, score, chosen)
+    assert (bounded[chosen] == 1).all() and bounded[bounded < 0].sum() == pytest.approx(-0.1 * len(chosen))
 
 
 def test_what_was_judged_corrects_what_is_expected_of_the_next_draws(
