@@ -72,7 +72,7 @@ LEAST = 0.01
 """Score below which nothing is chosen."""
 MAY_DIFFER = ("sharpening.workers", "draws.batch_size")
 BOUND_SCALE = 10.0
-"""nats by which evidence bounds are divided, beside the loss on training data."""
+"""nats by which evidence bounds of what is chosen are divided, beside the loss on training data."""
 JUDGE_SHARD = 32
 """Crystals of one job of the judge."""
 LAST_RATE = 0.1
@@ -87,7 +87,8 @@ class SharpeningSettings:
         rounds: of drawing and learning.
         draws: crystals drawn in a round.
         share: of the draws that are learnt, at most: fewer keep to the limits or are new.
-        per_system, per_prototype: largest share of these with the same elements, or the same protostructure.
+        per_system, per_prototype, per_group: largest share of these with the same elements, the same protostructure, or
+            the same space group.
         per_element: an element occurs in at most so many times as large a share of them as among known compounds
             (`generators.screening.element_shares`).
         no_template: distance of elements that counts where no embedded crystal has the protostructure, and at most.
@@ -107,22 +108,23 @@ class SharpeningSettings:
         seed: of all.
     """
 
-    rounds: int = 10
+    rounds: int = 9
     draws: int = 20_000
     share: float = 0.125
     per_system: float = 0.002
     per_prototype: float = 0.02
-    per_element: float = 1.75
+    per_group: float = 0.1
+    per_element: float = 1.5
     no_template: float = 1.0
     judged: int = 300
-    passes: int = 3
+    passes: int = 5
     known: float = -0.5
     unlikely: float = -0.5
-    unlikely_share: float = 0.125
+    unlikely_share: float = 0.06
     unlearnt: float = 0.5
     batch_size: int = 192
-    anchor: float = 0.3
-    learning_rate: float = 4e-4
+    anchor: float = 0.4
+    learning_rate: float = 1e-3
     ema_decay: float = 0.98
     shard_size: int = 1500
     workers: int = 2
@@ -285,6 +287,7 @@ class Sharpening:
             [
                 (elements, max(round(settings.per_system * wanted), 1)),
                 (labels, max(round(settings.per_prototype * wanted), 1)),
+                (list(drawn["space_group"]), max(round(settings.per_group * wanted), 1)),
             ],
         )  # fmt: skip
         return [row for row in kept if score[row] > LEAST]
@@ -310,6 +313,7 @@ class Sharpening:
         rate = LAST_RATE + (1 - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * number / settings.rounds))
         used = weights.nonzero().squeeze(-1)
         own = [batch for _ in range(settings.passes) for batch in _sized(drawn, used, settings.batch_size, generator)]
+        learnt = float((weights[used] > 0).double().mean())
         before = max((int(state["step"]) for state in self.optimizer.state.values()), default=0)
         losses = []
         module.denoiser.train()
@@ -326,7 +330,7 @@ class Sharpening:
                     self.elements, generator,
                 )  # fmt: skip
                 usual, _ = module.losses(base, generator, module.denoiser, TRAINED)
-            loss = (weights[rows] * bound).mean() / BOUND_SCALE + settings.anchor * usual
+            loss = (weights[rows] * bound).mean() / (learnt * BOUND_SCALE) + settings.anchor * usual
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(module.denoiser.parameters(), 1.0)
