@@ -59,22 +59,24 @@ BALANCED, DISTANCE = "balanced", "template_distance"
 NEAR = "probability_near"
 LEVELS = {NEAR: 0.1, "probability_on": 0.0, "probability_below": -0.05}
 """Columns: chances that a crystal lies at most so far (eV/atom) above the hull of the known compounds."""
-PAY = np.array([0.0, 0.5, 0.5])
+PAY = np.array([0.25, 0.25, 0.5])
 """Weights of these in the score. What is likely on the hull is near it too; a model that is paid for lying near it ends
 at soft alloys, of which everything does and hardly anything is on it (docs/crystals.md)."""
-FAR_TEMPLATE = 0.25
+FAR_TEMPLATE = 0.4
 """Distance of elements at which a score falls to a half. Of a round's choice those nearer than this move by 0.04 Å
 (median) when they relax, those farther than three times as much by 0.3 Å; its chances to be stable are no smaller
 with this than with a larger one (docs/crystals.md)."""
 NO_SYMMETRY = 0.5
 """Factor of the score in space group 1."""
-LEAST = 0.01
+LEAST = 0.02
 """Score below which nothing is chosen."""
 MAY_DIFFER = ("sharpening.workers", "draws.batch_size")
 BOUND_SCALE = 10.0
 """nats by which evidence bounds of what is chosen are divided, beside the loss on training data."""
 JUDGE_SHARD = 32
 """Crystals of one job of the judge."""
+WARMUP = 50
+"""Steps in which the learning rate rises."""
 LAST_RATE = 0.1
 """The learning rate falls along a cosine to this share of itself."""
 
@@ -97,11 +99,11 @@ class SharpeningSettings:
         known: weight of what is not new, beside 1 of what is chosen; negative: it shall be drawn less often.
         unlikely: weight of the new ones with the lowest score.
         unlikely_share: of the draws that are these.
-        unlearnt: largest sum of these two weights beside that of what is chosen. A model that unlearns more than it
-            learns ends where nothing was seen.
+        unlearnt: largest sum of either of these weights beside that of what is chosen. A model that unlearns more than
+            it learns ends where nothing was seen.
         batch_size: of both in a step.
         anchor: weight of the usual loss on training data; a third as many crystals in a step.
-        learning_rate: after 20 steps; it follows a cosine.
+        learning_rate: after `WARMUP` steps; it follows a cosine.
         ema_decay: of the averaged weights, which draw.
         shard_size: crystals of one job.
         workers: processes that draw, and threads that learn.
@@ -110,21 +112,21 @@ class SharpeningSettings:
 
     rounds: int = 9
     draws: int = 20_000
-    share: float = 0.125
+    share: float = 0.25
     per_system: float = 0.002
     per_prototype: float = 0.02
     per_group: float = 0.1
-    per_element: float = 1.5
+    per_element: float = 2.0
     no_template: float = 1.0
     judged: int = 300
-    passes: int = 5
+    passes: int = 3
     known: float = -0.5
     unlikely: float = -0.5
-    unlikely_share: float = 0.06
-    unlearnt: float = 0.5
+    unlikely_share: float = 0.125
+    unlearnt: float = 0.3
     batch_size: int = 192
-    anchor: float = 0.4
-    learning_rate: float = 1e-3
+    anchor: float = 0.5
+    learning_rate: float = 4e-4
     ema_decay: float = 0.98
     shard_size: int = 1500
     workers: int = 2
@@ -294,12 +296,11 @@ class Sharpening:
 
     def _weights(self, new: NDArray[np.bool_], score: NDArray[np.float64], chosen: list[int]) -> NDArray[np.float64]:
         """[N]: how much each shall be drawn more often, or less."""
-        weight = np.where(new, 0.0, self.settings.known)
-        least = np.flatnonzero(new)[np.argsort(score[new], kind="stable")]
-        weight[least[: round(self.settings.unlikely_share * len(new))]] = self.settings.unlikely
-        weight[chosen] = 0.0
-        if (less := -weight.sum()) > (most := self.settings.unlearnt * len(chosen)):
-            weight *= most / less
+        settings, known = self.settings, np.flatnonzero(~new)
+        least = np.flatnonzero(new)[np.argsort(score[new], kind="stable")][: round(settings.unlikely_share * len(new))]
+        weight, most = np.zeros(len(new)), settings.unlearnt * len(chosen)
+        for rows, each in ((known, settings.known), (least, settings.unlikely)):
+            weight[rows] = max(each, -most / max(len(rows), 1))
         weight[chosen] = 1.0
         return weight
 
@@ -321,7 +322,7 @@ class Sharpening:
             zip(own, self._training_data(len(own), generator), strict=True), before + 1
         ):
             for group in self.optimizer.param_groups:
-                group["lr"] = settings.learning_rate * rate * min(step / 20, 1)
+                group["lr"] = settings.learning_rate * rate * min(step / WARMUP, 1)
             crystals = trimmed(drawn.select(rows))
             crystals = crystals.replace(coordinates=crystals.coordinates.float(), strain=crystals.strain.float())
             with torch.autocast("cpu", torch.bfloat16, enabled=fast_bfloat16()):
