@@ -54,6 +54,7 @@ from generators.screening.element_shares import within_shares
 from generators.screening.proposals import shard_seed
 from generators.wish import Interval, Wish
 
+LANTHANIDES = frozenset(range(57, 72))
 BALANCED, DISTANCE = "balanced", "template_distance"
 """Columns: whether it is charge-balanced or an alloy; how far its elements are from those of its template."""
 NEAR = "probability_near"
@@ -93,6 +94,8 @@ class SharpeningSettings:
             the same space group.
         per_element: an element occurs in at most so many times as large a share of them as among known compounds
             (`generators.screening.element_shares`).
+        lanthanides: largest share of these that hold any (of the known compounds 37 %). They are alike: where one is
+            stable, all are, and each keeps to its own share.
         no_template: distance of elements that counts where no embedded crystal has the protostructure, and at most.
         judged: of these, at random, are relaxed by CHGNet before the next round draws; 0 for none.
         passes: over these.
@@ -117,6 +120,7 @@ class SharpeningSettings:
     per_prototype: float = 0.02
     per_group: float = 0.1
     per_element: float = 2.0
+    lanthanides: float = 0.45
     no_template: float = 1.0
     judged: int = 300
     passes: int = 3
@@ -284,12 +288,14 @@ class Sharpening:
         wanted = max(round(settings.share * len(drawn)), 1)
         labels = list(drawn["protostructure"])
         elements = [frozenset(map(int, numbers)) for numbers in drawn["atomic_numbers"]]
+        families = ["lanthanide" if LANTHANIDES & some else row for row, some in enumerate(elements)]
         kept = within_shares(
             torch.from_numpy(score), elements, settings.per_element, wanted,
             [
                 (elements, max(round(settings.per_system * wanted), 1)),
                 (labels, max(round(settings.per_prototype * wanted), 1)),
                 (list(drawn["space_group"]), max(round(settings.per_group * wanted), 1)),
+                (families, max(round(settings.lanthanides * wanted), 1)),
             ],
         )  # fmt: skip
         return [row for row in kept if score[row] > LEAST]

@@ -150,6 +150,11 @@ def test_the_likeliest_new_ones_are_chosen_within_limits(
     teacher.settings = replace(settings, unlearnt=0.05)
     bounded = teacher._weights(new, score, chosen)
     assert bounded.tolist() == pytest.approx([1, 0, 1, 1, -0.25 / 3, 1, -0.25 / 3, 1, -0.25, -0.25 / 3])
+    # Lanthanides are counted together.
+    teacher.settings = replace(settings, lanthanides=0.4)
+    drawn["atomic_numbers"] = [[z, 17] for z in (57, 71, 60, 11, 64, 62, 20, 12, 30, 55)]
+    chosen = teacher._choose(drawn, score)
+    assert chosen == [2, 0, 3, 7, 9]
 
 
 def test_what_was_judged_corrects_what_is_expected_of_the_next_draws(
