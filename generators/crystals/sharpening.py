@@ -61,12 +61,12 @@ NEAR = "probability_near"
 LEVELS = {NEAR: 0.1, "probability_on": 0.0, "probability_below": -0.05}
 """Columns: chances that a crystal lies at most so far (eV/atom) above the hull of the known compounds."""
 PAY = np.array([0.25, 0.25, 0.5])
-"""Weights of these in the score. What is likely on the hull is near it too; a model that is paid for lying near it ends
-at soft alloys, of which everything does and hardly anything is on it (docs/crystals.md)."""
+"""Weights of these in the score. A model that is paid for lying near the hull alone ends at soft alloys, of which
+everything does and hardly anything is on it (docs/crystals.md)."""
 FAR_TEMPLATE = 0.4
-"""Distance of elements at which a score falls to a half. Of a round's choice those nearer than this move by 0.04 Å
-(median) when they relax, those farther than three times as much by 0.3 Å; its chances to be stable are no smaller
-with this than with a larger one (docs/crystals.md)."""
+"""Distance of elements at which a score falls to a half. Of a round's choice those nearer than this move by 0.05 Å
+(median) when they relax, those farther than three times as much by 0.4 Å; what is nearer is no less likely to be stable
+(docs/crystals.md)."""
 NO_SYMMETRY = 0.5
 """Factor of the score in space group 1."""
 LEAST = 0.02
