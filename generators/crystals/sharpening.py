@@ -30,36 +30,25 @@ from data.orbit_batch import OrbitBatch
 from data.respelling import respell
 from generators.conditioning import condition_features
 from generators.crystals.datamodule import CrystalDataModule, CrystalRows, SizedBatches, trimmed
-from generators.crystals.draws import CrystalDraws, drawn_table
+from generators.crystals.draws import CrystalDraws
 from generators.crystals.expert_iteration import start_drawing
-from generators.crystals.hit_odds import HitOdds, LikelyHits
-from generators.crystals.judging import ABOVE, CrystalJudge
+from generators.crystals.judging import ABOVE
 from generators.crystals.kept_rounds import KeptRounds
 from generators.crystals.likelihood import negative_log_likelihood
 from generators.crystals.module import TRAINED, CrystalDiffusion
+from generators.crystals.sharpening_draws import BALANCED, DISTANCE, LEVELS, NEAR, draw_shard
 from generators.judging import JudgeWorkers, judged_batch, write_parquet
 from generators.manifest import claim_folder
 from generators.oracles.chgnet_potential import SCALE
-from generators.oracles.crystal_surrogate import CrystalSurrogate
 from generators.oracles.hull import fractions_of_batch
 from generators.oracles.hull_tables import ENERGY, FAR_BELOW, known_hull
 from generators.oracles.judge import elemental_references, formation_energy
 from generators.precision import fast_bfloat16
-from generators.sampling.crystals import CrystalSampler
 from generators.schedule import move_average
-from generators.screening.charge_balance import balanced_or_alloy
-from generators.screening.crystal_features import crystal_features
 from generators.screening.crystal_funnel import KnownCrystals
 from generators.screening.element_shares import within_shares
-from generators.screening.proposals import shard_seed
-from generators.wish import Interval, Wish
 
 LANTHANIDES = frozenset(range(57, 72))
-BALANCED, DISTANCE = "balanced", "template_distance"
-"""Columns: whether it is charge-balanced or an alloy; how far its elements are from those of its template."""
-NEAR = "probability_near"
-LEVELS = {NEAR: 0.1, "probability_on": 0.0, "probability_below": -0.05}
-"""Columns: chances that a crystal lies at most so far (eV/atom) above the hull of the known compounds."""
 PAY = np.array([0.25, 0.25, 0.5])
 """Weights of these in the score. A model that is paid for lying near the hull alone ends at soft alloys, of which
 everything does and hardly anything is on it (docs/crystals.md)."""
@@ -252,7 +241,7 @@ class Sharpening:
         draws = replace(self.draws, model=self.kept.model(number), seed=settings.seed, name=f"round-{number:02d}")
         sizes = [min(settings.shard_size, settings.draws - i) for i in range(0, settings.draws, settings.shard_size)]
         judged = tuple(path for path in map(self._judged, range(number)) if path.exists())
-        parts = pool.map(_draw_shard, [draws] * len(sizes), range(len(sizes)), sizes, [judged] * len(sizes))
+        parts = pool.map(draw_shard, [draws] * len(sizes), range(len(sizes)), sizes, [judged] * len(sizes))
         return pd.concat(parts, ignore_index=True)
 
     def _confirm(self, number: int, chosen: pd.DataFrame, judge: JudgeWorkers) -> str:
@@ -369,44 +358,3 @@ def _new(table: pd.DataFrame, known: KnownCrystals) -> NDArray[np.bool_]:
     first = ~table["crystal_key"].duplicated().to_numpy()
     rows = zip(table["crystal_key"], table["space_group"], table["atomic_numbers"], strict=True)
     return np.array([fresh and not known.reason(*row) for fresh, row in zip(first, rows, strict=True)], dtype=bool)
-
-
-_sampler: tuple[Path, CrystalSampler] | None = None
-_likely: LikelyHits | None = None
-_odds: dict[str, HitOdds] = {}
-_observed: tuple[Path, ...] = ()
-
-
-def _draw_shard(draws: CrystalDraws, shard: int, n: int, judged: tuple[Path, ...]) -> pd.DataFrame:
-    """A table of sketches (`CrystalSampler.sketch`) with `LEVELS`, `BALANCED` and `DISTANCE`; the tables of what was
-    ``judged`` correct the surrogate."""
-    global _sampler, _likely, _observed
-    if _sampler is None or _sampler[0] != draws.model:
-        _sampler = (draws.model, draws.sampler())
-    if _likely is None:
-        judges = {
-            name: CrystalJudge(Wish({ABOVE: Interval(None, level)}), hull="known") for name, level in LEVELS.items()
-        }
-        _likely = LikelyHits(judges[NEAR])
-        _odds.update((name, HitOdds(judge, _likely.model.properties)) for name, judge in judges.items())
-    if judged != _observed:
-        _observe(_likely.model, pd.concat(map(pd.read_parquet, judged), ignore_index=True))
-        _observed = judged
-    generator = torch.Generator().manual_seed(shard_seed(draws.seed, draws.name, shard))
-    batch, distance = _sampler[1].sketch(draws.task, draws.wish, n, generator)
-    (mean, std), hull = _likely.predicted(batch), _likely.odds.hull_energy(batch)
-    return drawn_table(batch, f"{draws.name}-{shard:05d}").assign(
-        **{name: odds.log_probability(batch, mean, std, hull).exp().numpy() for name, odds in _odds.items()},
-        **{BALANCED: [balanced_or_alloy(c.atomic_numbers, c.multiplicities) for c in batch.to_crystals()]},
-        **{DISTANCE: distance.numpy()},
-    )
-
-
-def _observe(surrogate: CrystalSurrogate, judged: pd.DataFrame) -> None:
-    """Let it learn from what was judged."""
-    if not len(judged):
-        return
-    labels = torch.full((len(judged), len(surrogate.properties)), torch.nan, dtype=torch.float64)
-    energy = torch.from_numpy(judged[ENERGY].to_numpy(dtype=np.float64, copy=True))
-    labels[:, surrogate.properties.index(ENERGY)] = energy
-    surrogate.observe(crystal_features(from_frame(judged)), labels)

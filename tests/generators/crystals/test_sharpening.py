@@ -18,13 +18,14 @@ from data.orbit_batch import OrbitBatch
 from data.protostructure import protostructure_label
 from generators.checkpoints import load_checkpoint
 from generators.conditioning import Conditions
-from generators.crystals import sharpening as sharpening_module
+from generators.crystals import sharpening_draws
 from generators.crystals.datamodule import CrystalDataModule
 from generators.crystals.draws import CrystalDraws, embedded_templates
 from generators.crystals.likelihood import negative_log_likelihood
 from generators.crystals.model import load_crystal_model
 from generators.crystals.module import CrystalDiffusion
-from generators.crystals.sharpening import BALANCED, DISTANCE, LEVELS, NEAR, Sharpening, SharpeningSettings
+from generators.crystals.sharpening import Sharpening, SharpeningSettings
+from generators.crystals.sharpening_draws import BALANCED, DISTANCE, LEVELS, NEAR
 from generators.crystals.task_schema import SOURCES
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask
@@ -161,20 +162,20 @@ def test_what_was_judged_corrects_what_is_expected_of_the_next_draws(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in (("_sampler", None), ("_likely", None), ("_odds", {}), ("_observed", ())):
-        monkeypatch.setattr(sharpening_module, name, value)
+        monkeypatch.setattr(sharpening_draws, name, value)
     wish = Conditions.from_wish(
         {"e_above_hull": Interval(-0.05, 0.03)},
         [scale.name for scale in load_crystal_model(shipped("crystal")).scales], 1,
     )  # fmt: skip
     sampler = CrystalSamplerSettings(source=SOURCES.index("chosen"), steps=4)
     draws = CrystalDraws(shipped("crystal"), sampler, CrystalTask(n_atoms=(1, 6)), wish, 0, templates=False)
-    before = sharpening_module._draw_shard(draws, 0, 12, ())
-    likely = sharpening_module._likely
+    before = sharpening_draws.draw_shard(draws, 0, 12, ())
+    likely = sharpening_draws._likely
     assert likely is not None
     mean, _ = likely.model.predict(crystal_features(from_frame(before)))
     judged = before.assign(formation_energy_per_atom=mean[:, 0].numpy() + 0.5)
     judged.to_parquet(tmp_path / "judged.parquet")
-    after = sharpening_module._draw_shard(draws, 0, 12, (tmp_path / "judged.parquet",))
+    after = sharpening_draws.draw_shard(draws, 0, 12, (tmp_path / "judged.parquet",))
     assert list(after["crystal_key"]) == list(before["crystal_key"])
     assert after[NEAR].sum() < 0.5 * before[NEAR].sum()
 
