@@ -26,6 +26,7 @@ from generators.crystals.usual import FOR_STABILITY
 from generators.manifest import file_hash
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.schema import DataConfig, ModelConfig, TrainConfig
+from generators.screening.element_shares import little_known
 
 
 def main() -> None:
@@ -66,7 +67,7 @@ def iterate(arguments: argparse.Namespace) -> None:
         FOR_STABILITY._replace(guidance=g, temperature=t).sampler_settings,
         batch_size=settings.shard_size if settings.device == "cuda" else CrystalSamplerSettings.batch_size,
     )
-    draws = stable_draws(arguments.generator, module, sampler, settings.seed)
+    draws = stable_draws(arguments.generator, module, sampler, settings.seed, little_known())
     iteration = ExpertIteration(module, data, draws, settings, arguments.output, lambda line: print(line, flush=True))
     print(iteration.run())
     if table is None:

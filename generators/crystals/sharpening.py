@@ -46,7 +46,7 @@ from generators.oracles.judge import elemental_references, formation_energy
 from generators.precision import fast_bfloat16
 from generators.schedule import move_average
 from generators.screening.crystal_funnel import KnownCrystals
-from generators.screening.element_shares import within_shares
+from generators.screening.element_shares import little_known, within_shares
 
 LANTHANIDES = frozenset(range(57, 72))
 PAY = np.array([0.25, 0.25, 0.5])
@@ -266,8 +266,11 @@ class Sharpening:
         return f"of {len(some)} judged {found} at most {levels} ({expected} expected); "
 
     def _score(self, drawn: pd.DataFrame, new: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """[N]: how likely it is stable, 0 where it is known, or neither neutral nor an alloy; more near a template."""
-        score = drawn[list(LEVELS)].to_numpy(np.float64) @ PAY * new * drawn[BALANCED].to_numpy(bool)
+        """[N]: how likely it is stable, more near a template; 0 where it is known, neither neutral nor an alloy, or of
+        elements that are little known. These are drawn so that they can be unlearnt: of what is never drawn a model
+        that unlearns other things comes to draw more."""
+        known = np.array([little_known().isdisjoint(numbers) for numbers in drawn["atomic_numbers"]])
+        score = drawn[list(LEVELS)].to_numpy(np.float64) @ PAY * new * known * drawn[BALANCED].to_numpy(bool)
         score /= 1 + (drawn[DISTANCE].clip(upper=self.settings.no_template).to_numpy(np.float64) / FAR_TEMPLATE) ** 2
         return score * np.where(drawn["space_group"] == 1, NO_SYMMETRY, 1.0)
 

@@ -14,7 +14,6 @@ from generators.crystals.module import CrystalDiffusion
 from generators.crystals.usual import NEAR_HULL
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask
-from generators.screening.element_shares import noble_gases, radioactive_elements
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -46,11 +45,14 @@ def given_settings(settings: T, arguments: argparse.Namespace) -> T:
 
 
 def stable_draws(
-    generator: Path, module: CrystalDiffusion, settings: CrystalSamplerSettings, seed: int
+    generator: Path,
+    module: CrystalDiffusion,
+    settings: CrystalSamplerSettings,
+    seed: int,
+    without: frozenset[int] = frozenset(),
 ) -> CrystalDraws:
-    """Draws under the wish to be stable, of the elements of the model's training data that are neither radioactive nor
-    noble gases: where few compounds are known, surrogate and hull know little."""
-    allowed = frozenset(module.known_elements) - radioactive_elements() - noble_gases()
+    """Draws under the wish to be stable, of the elements of the model's training data but those ``without``."""
+    allowed = frozenset(module.known_elements) - without
     task = CrystalTask(n_atoms=(1, LARGEST), allowed_elements=allowed)
     wish = Conditions.from_wish({ABOVE: NEAR_HULL}, [scale.name for scale in module.scales], 1)
     return CrystalDraws(generator, settings, task, wish, seed)

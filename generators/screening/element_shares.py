@@ -40,6 +40,11 @@ def noble_gases() -> frozenset[int]:
     return frozenset(e.Z for e in Element if e.is_noble_gas)
 
 
+def little_known() -> frozenset[int]:
+    """Radioactive elements and noble gases: surrogate and hull know little of them, so that no model is taught them."""
+    return radioactive_elements() | noble_gases()
+
+
 def within_shares(
     score: Tensor,
     elements: Sequence[Collection[int]],
