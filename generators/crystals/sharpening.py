@@ -49,6 +49,7 @@ from generators.screening.crystal_funnel import KnownCrystals
 from generators.screening.element_shares import little_known, within_shares
 
 LANTHANIDES = frozenset(range(57, 72))
+"""Atomic numbers."""
 PAY = np.array([0.25, 0.25, 0.5])
 """Weights of these in the score. A model that is paid for lying near the hull alone ends at soft alloys, of which
 everything does and hardly anything is on it (docs/crystals.md)."""
@@ -269,7 +270,8 @@ class Sharpening:
         """[N]: how likely it is stable, more near a template; 0 where it is known, neither neutral nor an alloy, or of
         elements that are little known. These are drawn so that they can be unlearnt: of what is never drawn a model
         that unlearns other things comes to draw more."""
-        known = np.array([little_known().isdisjoint(numbers) for numbers in drawn["atomic_numbers"]])
+        excluded = little_known()
+        known = np.array([excluded.isdisjoint(numbers) for numbers in drawn["atomic_numbers"]])
         score = drawn[list(LEVELS)].to_numpy(np.float64) @ PAY * new * known * drawn[BALANCED].to_numpy(bool)
         score /= 1 + (drawn[DISTANCE].clip(upper=self.settings.no_template).to_numpy(np.float64) / FAR_TEMPLATE) ** 2
         return score * np.where(drawn["space_group"] == 1, NO_SYMMETRY, 1.0)

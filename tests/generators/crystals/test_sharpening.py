@@ -113,8 +113,7 @@ def test_the_likeliest_new_ones_are_chosen_within_limits(
 ) -> None:
     settings = replace(
         SETTINGS, share=0.5, per_element=1e3, per_system=0.4, per_prototype=1 - 1e-9, per_group=1 - 1e-9,
-        no_template=1.0,
-        unlikely_share=0.3, unlikely=-0.2,
+        no_template=1.0, unlikely_share=0.3, unlikely=-0.2,
     )  # fmt: skip
     teacher = sharpening(taught, tmp_path, lambda line: None, settings)
     label = "AB_cF8_225_a_b"
