@@ -146,9 +146,11 @@ def test_the_likeliest_new_ones_are_chosen_within_limits(
     assert chosen == [2, 0, 3, 5, 7]
     # Of the new ones the three with the lowest score: the unbalanced one, the far template, P1.
     assert list(teacher._weights(new, score, chosen)) == [1, 0, 1, 1, -0.2, 1, -0.2, 1, -0.5, -0.2]
-    # Noble gases and radioactive elements are worth nothing.
+    # Noble gases and radioactive elements are the first to be unlearnt.
     little = drawn.assign(atomic_numbers=[[18, 9], [9, 84], *drawn["atomic_numbers"][2:]])
-    assert (teacher._score(little, new)[:2] == 0).all() and (teacher._score(little, new)[2:] == score[2:]).all()
+    below = teacher._score(little, new)
+    assert (below[:2] == -1).all() and (below[2:] == score[2:]).all()
+    assert (teacher._weights(new, below, [2])[:2] < 0).all()
     # Of either kind no more is unlearnt than a twentieth of what is learnt.
     teacher.settings = replace(settings, unlearnt=0.05)
     bounded = teacher._weights(new, score, chosen)
