@@ -28,12 +28,15 @@ from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.schema import DataConfig, ModelConfig, TrainConfig
 from generators.screening.element_shares import little_known
 
+GROUPS = 0.5
+"""Guidance of space groups and numbers of orbits, in multiples of that of the rest: with more most become Pnma."""
+
 
 def main() -> None:
     parser = teaching_parser(__doc__.splitlines()[0], IterationSettings())
     parser.add_argument("--table", type=Path, help="where the judged crystals are added")
-    parser.add_argument("--guidance", type=float, default=FOR_STABILITY.guidance, help="of the draws")
-    parser.add_argument("--temperature", type=float, default=FOR_STABILITY.temperature, help="of the draws")
+    parser.add_argument("--guidance", type=float, default=8.0, help="of the draws")
+    parser.add_argument("--temperature", type=float, default=1.1, help="of the draws")
     arguments = parser.parse_args()
     try:
         iterate(arguments)
@@ -65,6 +68,7 @@ def iterate(arguments: argparse.Namespace) -> None:
     g, t = arguments.guidance, arguments.temperature
     sampler = replace(
         FOR_STABILITY._replace(guidance=g, temperature=t).sampler_settings,
+        group_guidance=GROUPS,
         batch_size=settings.shard_size if settings.device == "cuda" else CrystalSamplerSettings.batch_size,
     )
     draws = stable_draws(arguments.generator, module, sampler, settings.seed, little_known())

@@ -107,7 +107,6 @@ def sampler_settings(config: GenerateConfig, task: CrystalTask, wish: Wish, devi
         temperature=temperature,
         prototype_guidance=guidance if given.prototype_guidance is None else given.prototype_guidance,
         prototype_temperature=temperature if given.prototype_temperature is None else given.prototype_temperature,
-        group_guidance=best.group_guidance,
         steps=given.steps,
         source=SOURCES.index(best.like if given.like is None else given.like),
         batch_size=CrystalSamplerSettings.batch_size if device == "cpu" else GPU_BATCH,

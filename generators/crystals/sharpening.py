@@ -267,9 +267,9 @@ class Sharpening:
         return f"of {len(some)} judged {found} at most {levels} ({expected} expected); "
 
     def _score(self, drawn: pd.DataFrame, new: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """[N]: how likely it is stable, more near a template; 0 where it is known or neither neutral nor an alloy, -1 with
-        elements that are little known. These are drawn so that they are the first to be unlearnt: of what is never drawn
-        a model that unlearns other things comes to draw more."""
+        """[N]: how likely it is stable, more near a template; 0 where it is known or neither neutral nor an alloy, -1
+        with elements that are little known. These are drawn so that they are the first to be unlearnt: of what is never
+        drawn a model that unlearns other things comes to draw more."""
         excluded = little_known()
         known = np.array([excluded.isdisjoint(numbers) for numbers in drawn["atomic_numbers"]])
         score = drawn[list(LEVELS)].to_numpy(np.float64) @ PAY * new * drawn[BALANCED].to_numpy(bool)

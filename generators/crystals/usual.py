@@ -13,28 +13,27 @@ from generators.wish import Interval, Wish
 
 
 class Usual(NamedTuple):
-    """Guidance, temperature and which training data to resemble (of `generators.crystals.task_schema.SOURCES`); in
-    multiples of the guidance that of space groups and numbers of orbits."""
+    """Guidance, temperature and which training data to resemble (of `generators.crystals.task_schema.SOURCES`)."""
 
     guidance: float
     temperature: float
     like: str
-    group_guidance: float = 1.0
 
     @property
     def sampler_settings(self) -> CrystalSamplerSettings:
         """The same for elements and prototypes."""
         g, t = self.guidance, self.temperature
-        return CrystalSamplerSettings(g, t, g, t, self.group_guidance, source=SOURCES.index(self.like))
+        return CrystalSamplerSettings(g, t, g, t, source=SOURCES.index(self.like))
 
 
 FOR_STABILITY, FROM_NOTHING, ON_WHAT_IS_GIVEN = (
-    Usual(8.0, 1.1, "chosen", 0.5),
+    Usual(1.0, 1.0, "chosen"),
     Usual(4.0, 0.9, "any"),
     Usual(3.0, 0.5, "any"),
 )
 """What brought most stable, unique and novel crystals (docs/benchmarks.md): with no wish but for the energy above the
-hull and no composition; else; with seeds or prototypes."""
+hull and no composition, which the shipped model was sharpened to draw without guidance
+(`generators.crystals.sharpening`); else; with seeds or prototypes."""
 NEAR_HULL = Interval(-0.05, 0.03)
 """eV/atom above the hull that the model is asked for where any energy below something is wished. Far below the hull lie
 the judge's errors, and guidance by a wish that is open there leads to what was learnt from these."""

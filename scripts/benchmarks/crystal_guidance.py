@@ -48,13 +48,11 @@ SETTINGS = (
     Setting(STRONG, STRONG, BELOW, "chosen"),
     Setting(STRONG, STRONG, (-0.05, 0.0), "chosen"),
     Setting(STRONG, STRONG, NEAR, "any"),
-    Setting((6.0, 1.2), STRONG, NEAR, "chosen"),
     Setting(STRONG, STRONG, NEAR, "chosen"),
     Setting(STRONG, STRONG, NEAR, "chosen", (0.5, 1.0)),
-    Setting(TAKEN, TAKEN, NEAR, FOR_STABILITY.like, (FOR_STABILITY.group_guidance, 1.0)),
-    Setting(STRONG, STRONG, NEAR, "chosen", (1.0, 0.6)),
-    Setting(STRONG, STRONG, NEAR, "chosen", (0.5, 0.6)),
-    Setting(STRONG, (12.0, 1.5), NEAR, "chosen", (0.5, 0.6)),
+    Setting((8.0, 1.1), (8.0, 1.1), NEAR, "chosen", (0.5, 1.0)),
+    Setting((2.0, 1.0), (2.0, 1.0), NEAR, "chosen"),
+    Setting(TAKEN, TAKEN, NEAR, FOR_STABILITY.like),
 )
 SHOWN = {
     "sun": "S.U.N.", "sun_strict": "strict", "metastable": "metastable", "far_below_hull": "far below",

@@ -34,13 +34,6 @@ def test_guidance_and_temperature_follow_from_what_is_given() -> None:
     assert drawn_with(CrystalTask(seeds=SEEDS)) == (ON_WHAT_IS_GIVEN[:2],) * 2
 
 
-def test_space_groups_are_guided_less_for_stability_alone() -> None:
-    one, other = (sampler_settings(GenerateConfig(), CrystalTask(), wish, "cpu") for wish in (LOW, ANYTHING))
-    assert one.group_guidance == FOR_STABILITY.group_guidance < 1.0
-    assert other.group_guidance == 1.0
-    assert one.group_temperature == other.group_temperature == 1.0
-
-
 def test_stability_alone_is_asked_for_near_the_hull() -> None:
     task, composition = CrystalTask(), CrystalTask(composition={11: 1, 17: 1})
     assert asked(task, LOW) == asked(CrystalTask(seeds=SEEDS), LOW) == {"e_above_hull": NEAR_HULL}
