@@ -17,7 +17,7 @@ from generators.crystals.model import CrystalModel, load_crystal_model
 from generators.crystals.rounds import RoundSettings
 from generators.crystals.task_schema import SOURCES
 from generators.crystals.tasks import crystal_task, describe_task
-from generators.crystals.usual import asked, usual
+from generators.crystals.usual import asked, usual, with_usual_elements
 from generators.export import write_candidates
 from generators.generate_settings import MAY_DIFFER
 from generators.judging import write_parquet
@@ -56,7 +56,8 @@ def answer_crystals(config: GenerateConfig, plain: dict[str, Any], folder: Path)
     library = prototype_library()
     if target.prototype_cifs:
         library = library.with_files([Path(p) for p in target.prototype_cifs])
-    task = crystal_task(task_config, wish, model.known_elements, library)
+    given = crystal_task(task_config, wish, model.known_elements, library)
+    task = with_usual_elements(given, wish, model.known_elements)
     screening, oracle = config.screening, config.oracle
     device = drawing_device(oracle.device)
     settings = sampler_settings(config, task, wish, device)
@@ -87,7 +88,8 @@ def answer_crystals(config: GenerateConfig, plain: dict[str, Any], folder: Path)
         wish, judge, oracle.workers, oracle.device, "known" if screening.hull == "known" else "embedded", network
     )
     spread = {scale.name: float(scale.std) for scale in model.scales}
-    generation = CrystalGeneration(draws, wish, describe_task(task_config), spread, run, folder, crystal_judge, own)
+    told = describe_task(task_config) + ("" if task is given else "; no noble gases, no radioactive elements")
+    generation = CrystalGeneration(draws, wish, told, spread, run, folder, crystal_judge, own)
     second = _second_judges() if oracle.second_opinions else None
     claim_folder(folder, plain, {"generator": path}, MAY_DIFFER)
     result = generation.run()

@@ -48,7 +48,7 @@ def as_drawn(labelled: Labelled, templates: Templates) -> tuple[Tensor, Tensor]:
     """Features of the crystals with the geometry of their nearest template of other elements, and their rows.
 
     What a surrogate is asked about was drawn on a template and has not been relaxed. One that has seen relaxed crystals
-    alone takes chance neighbours for bonds, and a choice by it finds where (docs/crystals.md, "Sharpening").
+    alone takes chance neighbours for bonds, and a choice by it finds where (docs/crystal-trials.md, "Sharpening").
 
     Returns:
         Features [M, F] and rows [M] of those that have such a template.

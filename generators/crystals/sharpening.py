@@ -36,7 +36,7 @@ from generators.crystals.judging import ABOVE
 from generators.crystals.kept_rounds import KeptRounds
 from generators.crystals.likelihood import negative_log_likelihood
 from generators.crystals.module import TRAINED, CrystalDiffusion
-from generators.crystals.sharpening_draws import BALANCED, DISTANCE, LEVELS, NEAR, draw_shard
+from generators.crystals.sharpening_draws import BALANCED, DISTANCE, FREE, LEVELS, NEAR, draw_shard
 from generators.judging import JudgeWorkers, judged_batch, write_parquet
 from generators.manifest import claim_folder
 from generators.oracles.chgnet_potential import SCALE
@@ -46,17 +46,20 @@ from generators.oracles.judge import elemental_references, formation_energy
 from generators.precision import fast_bfloat16
 from generators.schedule import move_average
 from generators.screening.crystal_funnel import KnownCrystals
-from generators.screening.element_shares import little_known, within_shares
+from generators.screening.element_shares import within_shares
 
 LANTHANIDES = frozenset(range(57, 72))
 """Atomic numbers."""
 PAY = np.array([0.25, 0.25, 0.5])
 """Weights of these in the score. A model that is paid for lying near the hull alone ends at soft alloys, of which
-everything does and hardly anything is on it (docs/crystals.md)."""
+everything does and hardly anything is on it (docs/crystal-trials.md)."""
 FAR_TEMPLATE = 0.4
 """Distance of elements at which a score falls to a half. Of a round's choice those nearer than this move by 0.05 Å
 (median) when they relax, those farther than three times as much by 0.4 Å; what is nearer is no less likely to be stable
-(docs/crystals.md)."""
+(docs/crystal-trials.md)."""
+MANY_FREE = 15.0
+"""Free coordinates at which a score falls to a half: of crystals with at most three four in five keep their structure
+when they relax, of those with more than 15 one in two (docs/crystal-trials.md)."""
 NO_SYMMETRY = 0.5
 """Factor of the score in space group 1."""
 LEAST = 0.02
@@ -103,7 +106,7 @@ class SharpeningSettings:
         seed: of all.
     """
 
-    rounds: int = 9
+    rounds: int = 6
     draws: int = 20_000
     share: float = 0.25
     per_system: float = 0.002
@@ -174,7 +177,7 @@ class Sharpening:
         self.base, self.share = data.parts["train"], data.share
         self.known = KnownCrystals()
         self.elements = torch.zeros(len(module.denoiser.elements), dtype=torch.bool)
-        self.elements[list(module.known_elements)] = True
+        self.elements[list(draws.task.allowed_elements or module.known_elements)] = True
         self.wish = (condition_features(draws.wish, module.scales), draws.wish.given)
         self.optimizer = torch.optim.AdamW(
             module.denoiser.parameters(), lr=settings.learning_rate, weight_decay=0.0, betas=(0.9, 0.98), fused=True
@@ -267,14 +270,12 @@ class Sharpening:
         return f"of {len(some)} judged {found} at most {levels} ({expected} expected); "
 
     def _score(self, drawn: pd.DataFrame, new: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """[N]: how likely it is stable, more near a template; 0 where it is known or neither neutral nor an alloy, -1
-        with elements that are little known. These are drawn so that they are the first to be unlearnt: of what is never
-        drawn a model that unlearns other things comes to draw more."""
-        excluded = little_known()
-        known = np.array([excluded.isdisjoint(numbers) for numbers in drawn["atomic_numbers"]])
+        """[N]: how likely it is stable, more near a template and with few free coordinates; 0 where it is known or
+        neither neutral nor an alloy."""
         score = drawn[list(LEVELS)].to_numpy(np.float64) @ PAY * new * drawn[BALANCED].to_numpy(bool)
         score /= 1 + (drawn[DISTANCE].clip(upper=self.settings.no_template).to_numpy(np.float64) / FAR_TEMPLATE) ** 2
-        return np.where(known, score * np.where(drawn["space_group"] == 1, NO_SYMMETRY, 1.0), -1.0)
+        score /= 1 + (drawn[FREE].to_numpy(np.float64) / MANY_FREE) ** 2
+        return score * np.where(drawn["space_group"] == 1, NO_SYMMETRY, 1.0)
 
     def _choose(self, drawn: pd.DataFrame, score: NDArray[np.float64]) -> list[int]:
         """Rows: those with the highest score, few of one kind."""

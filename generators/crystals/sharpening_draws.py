@@ -20,8 +20,9 @@ from generators.screening.crystal_features import crystal_features
 from generators.screening.proposals import shard_seed
 from generators.wish import Interval, Wish
 
-BALANCED, DISTANCE = "balanced", "template_distance"
-"""Columns: whether it is charge-balanced or an alloy; how far its elements are from those of its template."""
+BALANCED, DISTANCE, FREE = "balanced", "template_distance", "free_coordinates"
+"""Columns: whether it is charge-balanced or an alloy; how far its elements are from those of its template; how many
+coordinates its symmetry leaves free."""
 NEAR = "probability_near"
 LEVELS = {NEAR: 0.1, "probability_on": 0.0, "probability_below": -0.05}
 """Columns: chances that a crystal lies at most so far (eV/atom) above the hull of the known compounds."""
@@ -53,7 +54,7 @@ def draw_shard(draws: CrystalDraws, shard: int, n: int, judged: tuple[Path, ...]
     return drawn_table(batch, f"{draws.name}-{shard:05d}").assign(
         **{name: odds.log_probability(batch, mean, std, hull).exp().numpy() for name, odds in _odds.items()},
         **{BALANCED: [balanced_or_alloy(c.atomic_numbers, c.multiplicities) for c in batch.to_crystals()]},
-        **{DISTANCE: distance.numpy()},
+        **{DISTANCE: distance.numpy(), FREE: batch.coordinate_mask.flatten(1).sum(1).numpy()},
     )
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from generators.crystals.judging import ABOVE
 from generators.crystals.task_schema import SOURCES
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask
+from generators.screening.element_shares import little_known
 from generators.wish import Interval, Wish
 
 
@@ -49,6 +51,22 @@ def usual(task: CrystalTask, wish: Wish) -> Usual:
     if for_stability(task, wish):
         return FOR_STABILITY
     return FROM_NOTHING if task.seeds is None else ON_WHAT_IS_GIVEN
+
+
+def with_usual_elements(task: CrystalTask, wish: Wish, known: Sequence[int]) -> CrystalTask:
+    """The task; where stability is all that is wished and no elements are asked for, without noble gases and
+    radioactive ones: of their compounds few are known, so that a hull holds for stable what is merely untried.
+
+    Args:
+        task: what is given.
+        wish: what is wished.
+        known: elements of the model.
+    """
+    given = wish.allowed_elements is not None or task.required or task.seeds is not None
+    if given or not for_stability(task, wish):
+        return task
+    allowed = frozenset(known) if task.allowed_elements is None else task.allowed_elements
+    return replace(task, allowed_elements=allowed - little_known())
 
 
 def asked(task: CrystalTask, wish: Wish) -> Mapping[str, Interval]:

@@ -15,7 +15,6 @@ from generators.crystals.task_schema import SOURCES
 from generators.crystals.usual import FOR_STABILITY
 from generators.oracles.hull_tables import known_hull
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
-from generators.sampling.crystal_task import CrystalTask
 
 N, SEED = 200, 100
 BELOW, NEAR = (None, 0.0), (-0.05, 0.03)
@@ -68,9 +67,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
         for i, setting in enumerate(SETTINGS):
-            draw = bench.drawn(
-                CrystalTask(n_atoms=(1, LARGEST)), setting.sampler_settings, bench.wish(e_above_hull=setting.asked)
-            )
+            draw = bench.drawn(bench.small(), setting.sampler_settings, bench.wish(e_above_hull=setting.asked))
             batch = draw(N, SEED)
             result = bench.judged(batch, known_hull(), Path(name) / str(i))
             rows.append(

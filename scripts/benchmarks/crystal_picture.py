@@ -11,14 +11,13 @@ import numpy as np
 import torch
 from pymatgen.core import Structure
 
-from benchmarks.crystal_sets import LARGEST, RELAXED, CrystalBench
+from benchmarks.crystal_sets import RELAXED, CrystalBench
 from data.cells import decode
 from generators.judging import JudgeWorkers, judged_batch
 from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import fractions_of_batch
 from generators.oracles.hull_tables import known_hull
 from generators.oracles.judge import elemental_references, formation_energy
-from generators.sampling.crystal_task import CrystalTask
 
 N, SHOWN, SEED = 64, 4, 0
 IMAGE = Path(__file__).resolve().parents[2] / "docs" / "images" / "crystals.png"
@@ -29,8 +28,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.structures is None:
         raise SystemExit("benchmark: crystal_picture needs --structures TABLE")
     bench = CrystalBench(arguments.structures, arguments.model)
-    task, wish = CrystalTask(n_atoms=(1, LARGEST)), bench.stable()
-    batch = bench.sampler(bench.guided).draw(task, wish, N, torch.Generator().manual_seed(SEED))
+    batch = bench.sampler(bench.guided).draw(bench.small(), bench.stable(), N, torch.Generator().manual_seed(SEED))
     judge = JudgeWorkers(RELAXED)
     with tempfile.TemporaryDirectory() as name, judge:
         frame = judge.judge(batch, Path(name), "picture")

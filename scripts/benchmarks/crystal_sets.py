@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,10 +27,11 @@ from generators.crystals.build import groups_of
 from generators.crystals.draws import calculated_crystals, drawn_table, known_voters, templates_of
 from generators.crystals.generate import known_prototypes
 from generators.crystals.hit_odds import LikelyHits
-from generators.crystals.judging import CrystalJudge
+from generators.crystals.judging import ABOVE, CrystalJudge
 from generators.crystals.model import load_crystal_model
+from generators.crystals.task_schema import SOURCES
 from generators.crystals.tasks import chosen_seeds
-from generators.crystals.usual import FOR_STABILITY, NEAR_HULL
+from generators.crystals.usual import FOR_STABILITY, NEAR_HULL, with_usual_elements
 from generators.evaluation.evaluate import ENERGY, Evaluation, Protocol, Reference, evaluate
 from generators.evaluation.samples import Samples
 from generators.judging import JudgeWorkers
@@ -56,6 +58,8 @@ RELAXED = JudgeSettings(with_bulk_modulus=False, max_evaluations=100)
 COOL = 0.7
 COOLER = CrystalSamplerSettings(temperature=COOL, prototype_temperature=COOL, source=1)
 """Like the known crystals, rather the likelier ones."""
+GUIDED = CrystalSamplerSettings(8.0, 1.1, 8.0, 1.1, 0.5, source=SOURCES.index("chosen"))
+"""Under a wish for stability, where a model is not sharpened (`generators.crystals.sharpening`)."""
 Draw = Callable[[int, int], OrbitBatch]
 
 
@@ -130,6 +134,11 @@ class CrystalBench:
     def stable(self) -> Conditions:
         """What the model is asked for under a wish for an energy above the hull of at most 0."""
         return self.wish(e_above_hull=(NEAR_HULL.low, NEAR_HULL.high))
+
+    def small(self, **given: Any) -> CrystalTask:
+        """At most `LARGEST` atoms, of the elements that are usual under a wish for stability."""
+        wish = Wish({ABOVE: Interval(None, 0.0)})
+        return with_usual_elements(CrystalTask(n_atoms=(1, LARGEST), **given), wish, self.model.known_elements)
 
     @cached_property
     def templates(self) -> Templates:
@@ -206,7 +215,7 @@ class CrystalBench:
         seeds, own, guided = stable_exchanges(), chosen_seeds(), self.guided
         own = own.select(own.n_atoms <= LARGEST)
         small = (1, LARGEST)
-        from_nothing = self.drawn(CrystalTask(n_atoms=small), guided, stable)
+        from_nothing = self.drawn(self.small(), guided, stable)
         on_prototypes = self.drawn(CrystalTask(seeds=seeds, noise=0.05), guided, stable)
 
         def within_groups(parents: OrbitBatch) -> Draw:
@@ -227,10 +236,10 @@ class CrystalBench:
             "raremat, the same, chosen": (self.chosen(from_nothing), 3),
             "raremat, the same, chosen of 8": (self.chosen(from_nothing, 8), 3),
             "raremat, the same, three to five elements": (
-                self.drawn(CrystalTask(n_atoms=small, n_elements=(3, 5)), guided, stable), 1
+                self.drawn(self.small(n_elements=(3, 5)), guided, stable), 1
             ),
             "raremat, the same, charge-balanced": (
-                self.drawn(CrystalTask(n_atoms=small, charge_balanced=True), guided, stable), 1
+                self.drawn(self.small(charge_balanced=True), guided, stable), 1
             ),
             "raremat, the same on known prototypes": (on_prototypes, 1),
             "raremat, the same on known prototypes, chosen": (self.chosen(on_prototypes), 1),

@@ -43,12 +43,13 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     bench = CrystalBench(arguments.structures, arguments.model)
     known, prototypes = KnownCrystals(bench.known), known_prototypes()
     small = CrystalTask(n_atoms=(1, LARGEST))
-    balanced = CrystalTask(n_atoms=(1, LARGEST), charge_balanced=True)
     sets = {
         "raremat, like the known ones": bench.drawn(small, CrystalSamplerSettings(source=1), bench.wish()),
         f"raremat, the same at temperature {COOL}": bench.drawn(small, COOLER, bench.wish()),
-        "raremat, wish: stable": bench.drawn(small, bench.guided, bench.stable()),
-        "raremat, the same, charge-balanced": bench.drawn(balanced, bench.guided, bench.stable()),
+        "raremat, wish: stable": bench.drawn(bench.small(), bench.guided, bench.stable()),
+        "raremat, the same, charge-balanced": bench.drawn(
+            bench.small(charge_balanced=True), bench.guided, bench.stable()
+        ),
     }
     folder = bench.kept_in(arguments.cache, "statistics")
     rows = []

@@ -193,7 +193,7 @@ crystals, of which {len(bench.known) + len(load_predicted()):,} are known compou
 space group in none of the tables of the Materials Project at hand; stable, unique, new to MP: whether or not it is among the hypothetical ones. Far apart: all
 distances above {FAR:.0%} of the sum of the atomic radii; S.U.N. of these: of the samples that are. "Stable": the model is
 asked for an energy of {NEAR_HULL.low:g} to {NEAR_HULL.high:g} eV/atom above the hull, guidance {FOR_STABILITY.guidance:g}, temperature {FOR_STABILITY.temperature:g},
-like the chosen draws, as `raremat-generate` does; the model was sharpened to be drawn so (docs/crystals.md). d: Wasserstein distances to the held-out known crystals of at most {LARGEST} atoms (g/cm³, eV/atom, elements); as many that
+like the chosen draws, of all elements but noble gases and radioactive ones, as `raremat-generate` does; the model was sharpened to be drawn so (docs/crystals.md). d: Wasserstein distances to the held-out known crystals of at most {LARGEST} atoms (g/cm³, eV/atom, elements); as many that
 the model was trained on have {floor}. Match relaxed: the sample and its relaxed
 form are the same crystal by StructureMatcher.
 Known prototypes and what is said to start from embedded exchanges start from those that CHGNet had put at most {1000 * SEEDS_ABOVE:.0f} meV/atom above the

@@ -6,7 +6,14 @@ from data.orbit_batch import OrbitBatch
 from data.prototypes import prototype_library
 from generators.crystals.answer import GPU_BATCH, sampler_settings
 from generators.crystals.task_schema import SOURCES
-from generators.crystals.usual import FOR_STABILITY, FROM_NOTHING, NEAR_HULL, ON_WHAT_IS_GIVEN, asked
+from generators.crystals.usual import (
+    FOR_STABILITY,
+    FROM_NOTHING,
+    NEAR_HULL,
+    ON_WHAT_IS_GIVEN,
+    asked,
+    with_usual_elements,
+)
 from generators.sampling.crystal_task import CrystalTask
 from generators.schema import GenerateConfig
 from generators.wish import Interval, Wish
@@ -32,6 +39,20 @@ def test_guidance_and_temperature_follow_from_what_is_given() -> None:
     assert drawn_with(composition, wish=LOW) == (FROM_NOTHING[:2],) * 2
     assert drawn_with(CrystalTask(seeds=SEEDS), wish=LOW) == (FOR_STABILITY[:2],) * 2
     assert drawn_with(CrystalTask(seeds=SEEDS)) == (ON_WHAT_IS_GIVEN[:2],) * 2
+
+
+def test_little_known_elements_are_left_out_for_stability_unless_elements_are_asked_for() -> None:
+    def allowed(task: CrystalTask, wish: Wish) -> frozenset[int] | None:
+        return with_usual_elements(task, wish, (3, 8, 9, 18, 43, 92)).allowed_elements
+
+    assert allowed(CrystalTask(), LOW) == {3, 8, 9, 92}
+    assert allowed(CrystalTask(), ANYTHING) is None
+    forbidden = Wish(LOW.intervals, forbidden_elements=frozenset([9]))
+    assert allowed(CrystalTask(allowed_elements=frozenset([3, 8, 18])), forbidden) == {3, 8}
+    asked_for = Wish(LOW.intervals, allowed_elements=frozenset([9, 18]))
+    assert allowed(CrystalTask(allowed_elements=frozenset([9, 18])), asked_for) == {9, 18}
+    for task in (CrystalTask(chemical_system=frozenset([9, 18])), CrystalTask(seeds=SEEDS)):
+        assert allowed(task, LOW) is None
 
 
 def test_stability_alone_is_asked_for_near_the_hull() -> None:
