@@ -184,16 +184,26 @@ class CrystalBench:
 
         return draw
 
+    @cached_property
+    def likely(self) -> LikelyHits:
+        """How likely crystals are stable, by the embedded surrogate."""
+        return LikelyHits(CrystalJudge(Wish({}), hull="known"))
+
+    @cached_property
+    def as_known(self) -> KnownCrystals:
+        """What is not new: known crystals and everything embedded."""
+        return KnownCrystals(self.known)
+
     def chosen(self, draw: Draw, drawn: int = DRAWN) -> Draw:
         """What `raremat-generate` hands to the judge: of ``drawn`` times as many draws the new ones that the embedded
         surrogate finds likeliest to be stable."""
-        likely = LikelyHits(CrystalJudge(Wish({}), hull="known"))
-        known = KnownCrystals(self.known)
 
         def choose(n: int, seed: int) -> OrbitBatch:
             table = drawn_table(draw(drawn * n, seed), "draw").assign(seconds=0.0)
             return from_frame(
-                screen_crystals([table], known, known_prototypes(), n, likely=likely.log_probability).chosen
+                screen_crystals(
+                    [table], self.as_known, known_prototypes(), n, likely=self.likely.log_probability
+                ).chosen
             )  # fmt: skip
 
         return choose

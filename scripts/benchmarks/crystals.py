@@ -107,7 +107,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     bench = CrystalBench(arguments.structures, arguments.model)
     pairs = known_pairs(bench.known, arguments.data)
     sets: dict[str, tuple[Callable[[int, int], OrbitBatch], int]] = bench.sets()
-    hull, known = published_hull(arguments.data), KnownCrystals(bench.known)
+    hull, known = published_hull(arguments.data), bench.as_known
     rows: list[dict[str, Any]] = []
     kept = bench.kept_in(arguments.cache, "crystals", hull.energy.tobytes())
     with tempfile.TemporaryDirectory() as name:
