@@ -147,6 +147,9 @@ def test_the_likeliest_new_ones_are_chosen_within_limits(
     assert chosen == [2, 0, 3, 5, 7]
     # Of the new ones the three with the lowest score: the unbalanced one, the far template, P1.
     assert list(teacher._weights(new, score, chosen)) == [1, 0, 1, 1, -0.2, 1, -0.2, 1, -0.5, -0.2]
+    # Free coordinates cost, half at fifteen.
+    free = drawn.assign(**{FREE: [15, 0, *[0] * 8]})
+    assert teacher._score(free, new).tolist() == pytest.approx([score[0] / 2, *score[1:]])
     # Of either kind no more is unlearnt than a twentieth of what is learnt.
     teacher.settings = replace(settings, unlearnt=0.05)
     bounded = teacher._weights(new, score, chosen)
