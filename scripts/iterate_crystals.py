@@ -26,7 +26,6 @@ from generators.crystals.usual import FOR_STABILITY
 from generators.manifest import file_hash
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.schema import DataConfig, ModelConfig, TrainConfig
-from generators.screening.element_shares import little_known
 
 GROUPS = 0.5
 """Guidance of space groups and numbers of orbits, in multiples of that of the rest: with more most become Pnma."""
@@ -71,7 +70,7 @@ def iterate(arguments: argparse.Namespace) -> None:
         group_guidance=GROUPS,
         batch_size=settings.shard_size if settings.device == "cuda" else CrystalSamplerSettings.batch_size,
     )
-    draws = stable_draws(arguments.generator, module, sampler, settings.seed, little_known())
+    draws = stable_draws(arguments.generator, module, sampler, settings.seed)
     iteration = ExpertIteration(module, data, draws, settings, arguments.output, lambda line: print(line, flush=True))
     print(iteration.run())
     if table is None:

@@ -17,7 +17,6 @@ from generators.crystals.teaching import given_settings, stable_draws, teaching_
 from generators.crystals.usual import FOR_STABILITY
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.schema import DataConfig, ModelConfig, TrainConfig
-from generators.screening.element_shares import little_known
 
 STEPS = 8
 """Network evaluations of a geometry from noise: enough for the surrogate."""
@@ -45,7 +44,7 @@ def sharpen(arguments: argparse.Namespace) -> None:
     )  # fmt: skip
     data, module, _ = build_crystals(config)
     sampler = CrystalSamplerSettings(source=SOURCES.index(FOR_STABILITY.like), steps=STEPS)
-    draws = stable_draws(arguments.generator, module, sampler, settings.seed, little_known())
+    draws = stable_draws(arguments.generator, module, sampler, settings.seed)
     print(Sharpening(module, data, draws, settings, arguments.output, lambda line: print(line, flush=True)).run())
 
 

@@ -11,9 +11,10 @@ from generators.conditioning import Conditions
 from generators.crystals.draws import CrystalDraws
 from generators.crystals.judging import ABOVE
 from generators.crystals.module import CrystalDiffusion
-from generators.crystals.usual import NEAR_HULL
+from generators.crystals.usual import NEAR_HULL, with_usual_elements
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask
+from generators.wish import Wish
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -45,14 +46,10 @@ def given_settings(settings: T, arguments: argparse.Namespace) -> T:
 
 
 def stable_draws(
-    generator: Path,
-    module: CrystalDiffusion,
-    settings: CrystalSamplerSettings,
-    seed: int,
-    without: frozenset[int] = frozenset(),
+    generator: Path, module: CrystalDiffusion, settings: CrystalSamplerSettings, seed: int
 ) -> CrystalDraws:
-    """Draws under the wish to be stable, of the elements of the model's training data but those ``without``."""
-    allowed = frozenset(module.known_elements) - without
-    task = CrystalTask(n_atoms=(1, LARGEST), allowed_elements=allowed)
+    """Draws under the wish to be stable, of the elements that are usual under it (`with_usual_elements`)."""
+    stable = Wish({ABOVE: NEAR_HULL})
+    task = with_usual_elements(CrystalTask(n_atoms=(1, LARGEST)), stable, module.known_elements)
     wish = Conditions.from_wish({ABOVE: NEAR_HULL}, [scale.name for scale in module.scales], 1)
     return CrystalDraws(generator, settings, task, wish, seed)
