@@ -22,20 +22,16 @@ from generators.crystals.build import build_crystals
 from generators.crystals.expert_iteration import LOW, ExpertIteration, IterationSettings
 from generators.crystals.labelling import compact, write_drawn
 from generators.crystals.teaching import LARGEST, given_settings, stable_draws, teaching_parser
-from generators.crystals.usual import FOR_STABILITY
+from generators.crystals.usual import UNSHARPENED
 from generators.manifest import file_hash
-from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.schema import DataConfig, ModelConfig, TrainConfig
-
-GROUPS = 0.5
-"""Guidance of space groups and numbers of orbits, in multiples of that of the rest: with more most become Pnma."""
 
 
 def main() -> None:
     parser = teaching_parser(__doc__.splitlines()[0], IterationSettings())
     parser.add_argument("--table", type=Path, help="where the judged crystals are added")
-    parser.add_argument("--guidance", type=float, default=8.0, help="of the draws")
-    parser.add_argument("--temperature", type=float, default=1.1, help="of the draws")
+    parser.add_argument("--guidance", type=float, default=UNSHARPENED.guidance, help="of the draws")
+    parser.add_argument("--temperature", type=float, default=UNSHARPENED.temperature, help="of the draws")
     arguments = parser.parse_args()
     try:
         iterate(arguments)
@@ -66,10 +62,9 @@ def iterate(arguments: argparse.Namespace) -> None:
     data, module, _ = build_crystals(config)
     g, t = arguments.guidance, arguments.temperature
     sampler = replace(
-        FOR_STABILITY._replace(guidance=g, temperature=t).sampler_settings,
-        group_guidance=GROUPS,
-        batch_size=settings.shard_size if settings.device == "cuda" else CrystalSamplerSettings.batch_size,
-    )
+        UNSHARPENED, guidance=g, temperature=t, prototype_guidance=g, prototype_temperature=t,
+        batch_size=settings.shard_size if settings.device == "cuda" else UNSHARPENED.batch_size,
+    )  # fmt: skip
     draws = stable_draws(arguments.generator, module, sampler, settings.seed)
     iteration = ExpertIteration(module, data, draws, settings, arguments.output, lambda line: print(line, flush=True))
     print(iteration.run())

@@ -47,9 +47,12 @@ from generators.precision import fast_bfloat16
 from generators.schedule import move_average
 from generators.screening.crystal_funnel import KnownCrystals
 from generators.screening.element_shares import within_shares
+from generators.screening.known_formulas import known_formulas
 
 LANTHANIDES = frozenset(range(57, 72))
 """Atomic numbers."""
+ANIONS = frozenset((7, 8, 9, 16, 17, 34, 35, 53))
+"""Atomic numbers of those that make salts: N, O, F, S, Cl, Se, Br, I."""
 PAY = np.array([0.25, 0.25, 0.5])
 """Weights of these in the score. A model that is paid for lying near the hull alone ends at soft alloys, of which
 everything does and hardly anything is on it (docs/crystal-trials.md)."""
@@ -89,14 +92,17 @@ class SharpeningSettings:
             (`generators.screening.element_shares`).
         lanthanides: largest share of these that hold any (of the known compounds 37 %). They are alike: where one is
             stable, all are, and each keeps to its own share.
+        alloys: largest share of these without any of `ANIONS`. Of salts fewer come out near the hull, and without a
+            limit they are hardly drawn any more (docs/crystal-trials.md).
         no_template: distance of elements that counts where no embedded crystal has the protostructure, and at most.
         judged: of these, at random, are relaxed by CHGNet before the next round draws; 0 for none.
         passes: over these.
-        known: weight of what is not new, beside 1 of what is chosen; negative: it shall be drawn less often.
+        known: weight of what is not new, beside 1 of what is chosen; negative: it shall be drawn less often. New is a
+            crystal that was not drawn before, of a formula that no known compound has.
         unlikely: weight of the new ones with the lowest score.
         unlikely_share: of the draws that are these.
-        unlearnt: largest sum of either of these weights beside that of what is chosen. A model that unlearns more than
-            it learns ends where nothing was seen.
+        unlearnt: largest sum of either of these weights beside that of what is chosen; of what is known, in each space
+            group. A model that unlearns more than it learns ends where nothing was seen.
         batch_size: of both in a step.
         anchor: weight of the usual loss on training data; a third as many crystals in a step.
         learning_rate: after `WARMUP` steps; it follows a cosine.
@@ -113,7 +119,8 @@ class SharpeningSettings:
     per_prototype: float = 0.02
     per_group: float = 0.1
     per_element: float = 2.0
-    lanthanides: float = 0.45
+    lanthanides: float = 0.35
+    alloys: float = 0.75
     no_template: float = 1.0
     judged: int = 300
     passes: int = 3
@@ -224,13 +231,13 @@ class Sharpening:
             write_parquet(self._draw(number, pool), self._drawn(number))
         drawn, middle = pd.read_parquet(self._drawn(number)), time.monotonic()
         new = _new(drawn, self.known)
-        score = self._score(drawn, new)
+        score, groups = self._score(drawn, new), drawn["space_group"].to_numpy(np.int64)
         chosen = self._choose(drawn, score)
         if not chosen:
             raise ValueError(f"draws={settings.draws}: nothing of round {number + 1} is new and likely, draw more")
         told = self._confirm(number, drawn.iloc[chosen], judge)
         self.known.add(drawn["crystal_key"])
-        loss = self._learn(number, from_frame(drawn), self._weights(new, score, chosen))
+        loss = self._learn(number, from_frame(drawn), self._weights(groups, new, score, chosen))
         self.kept.keep(number + 1)
         near, on, _ = (float((drawn[name] * new).mean()) for name in LEVELS)
         self.log(
@@ -283,25 +290,32 @@ class Sharpening:
         wanted = max(round(settings.share * len(drawn)), 1)
         labels = list(drawn["protostructure"])
         elements = [frozenset(map(int, numbers)) for numbers in drawn["atomic_numbers"]]
-        families = ["lanthanide" if LANTHANIDES & some else row for row, some in enumerate(elements)]
+        lanthanides = ["lanthanide" if LANTHANIDES & some else row for row, some in enumerate(elements)]
+        alloys = [row if ANIONS & some else "alloy" for row, some in enumerate(elements)]
         kept = within_shares(
             torch.from_numpy(score), elements, settings.per_element, wanted,
             [
                 (elements, max(round(settings.per_system * wanted), 1)),
                 (labels, max(round(settings.per_prototype * wanted), 1)),
                 (list(drawn["space_group"]), max(round(settings.per_group * wanted), 1)),
-                (families, max(round(settings.lanthanides * wanted), 1)),
+                (lanthanides, max(round(settings.lanthanides * wanted), 1)),
+                (alloys, max(round(settings.alloys * wanted), 1)),
             ],
         )  # fmt: skip
         return [row for row in kept if score[row] > LEAST]
 
-    def _weights(self, new: NDArray[np.bool_], score: NDArray[np.float64], chosen: list[int]) -> NDArray[np.float64]:
-        """[N]: how much each shall be drawn more often, or less."""
-        settings, known = self.settings, np.flatnonzero(~new)
+    def _weights(
+        self, groups: NDArray[np.int64], new: NDArray[np.bool_], score: NDArray[np.float64], chosen: list[int]
+    ) -> NDArray[np.float64]:
+        """[N]: how much each shall be drawn more often, or less; ``groups`` [N]: space groups."""
+        settings, weight = self.settings, np.zeros(len(new))
         least = np.flatnonzero(new)[np.argsort(score[new], kind="stable")][: round(settings.unlikely_share * len(new))]
-        weight, most = np.zeros(len(new)), settings.unlearnt * len(chosen)
-        for rows, each in ((known, settings.known), (least, settings.unlikely)):
-            weight[rows] = max(each, -most / max(len(rows), 1))
+        weight[least] = max(settings.unlikely, -settings.unlearnt * len(chosen) / max(len(least), 1))
+        # Where a space group is mostly known, unlearning all of that would unlearn the group.
+        learnt = np.bincount(groups[chosen], minlength=groups.max() + 1)
+        known = np.bincount(groups[~new], minlength=groups.max() + 1)
+        each = np.maximum(settings.known, -settings.unlearnt * learnt / np.maximum(known, 1))
+        weight[~new] = each[groups[~new]]
         weight[chosen] = 1.0
         return weight
 
@@ -360,7 +374,7 @@ def _sized(batch: OrbitBatch, rows: Tensor, size: int, generator: torch.Generato
 
 
 def _new(table: pd.DataFrame, known: KnownCrystals) -> NDArray[np.bool_]:
-    """[N] neither known nor a repetition of an earlier row."""
-    first = ~table["crystal_key"].duplicated().to_numpy()
+    """[N] neither known nor a repetition of an earlier row, of a formula that no known compound has."""
+    fresh = ~(table["crystal_key"].duplicated() | table["formula"].isin(known_formulas())).to_numpy()
     rows = zip(table["crystal_key"], table["space_group"], table["atomic_numbers"], strict=True)
-    return np.array([fresh and not known.reason(*row) for fresh, row in zip(first, rows, strict=True)], dtype=bool)
+    return np.array([some and not known.reason(*row) for some, row in zip(fresh, rows, strict=True)], dtype=bool)

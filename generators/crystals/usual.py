@@ -36,6 +36,9 @@ FOR_STABILITY, FROM_NOTHING, ON_WHAT_IS_GIVEN = (
 """What brought most stable, unique and novel crystals (docs/benchmarks.md): with no wish but for the energy above the
 hull and no composition, which the shipped model was sharpened to draw without guidance
 (`generators.crystals.sharpening`); else; with seeds or prototypes."""
+UNSHARPENED = CrystalSamplerSettings(8.0, 1.1, 8.0, 1.1, group_guidance=0.5, source=SOURCES.index("chosen"))
+"""Under a wish for stability, of a model that is not sharpened; with more guidance of the space groups most become Pnma
+(docs/crystals.md)."""
 NEAR_HULL = Interval(-0.05, 0.03)
 """eV/atom above the hull that the model is asked for where any energy below something is wished. Far below the hull lie
 the judge's errors, and guidance by a wish that is open there leads to what was learnt from these."""

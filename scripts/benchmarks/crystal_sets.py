@@ -29,7 +29,6 @@ from generators.crystals.generate import known_prototypes
 from generators.crystals.hit_odds import LikelyHits
 from generators.crystals.judging import ABOVE, CrystalJudge
 from generators.crystals.model import load_crystal_model
-from generators.crystals.task_schema import SOURCES
 from generators.crystals.tasks import chosen_seeds
 from generators.crystals.usual import FOR_STABILITY, NEAR_HULL, with_usual_elements
 from generators.evaluation.evaluate import ENERGY, Evaluation, Protocol, Reference, evaluate
@@ -58,8 +57,6 @@ RELAXED = JudgeSettings(with_bulk_modulus=False, max_evaluations=100)
 COOL = 0.7
 COOLER = CrystalSamplerSettings(temperature=COOL, prototype_temperature=COOL, source=1)
 """Like the known crystals, rather the likelier ones."""
-GUIDED = CrystalSamplerSettings(8.0, 1.1, 8.0, 1.1, 0.5, source=SOURCES.index("chosen"))
-"""Under a wish for stability, where a model is not sharpened (`generators.crystals.sharpening`)."""
 Draw = Callable[[int, int], OrbitBatch]
 
 
@@ -224,7 +221,7 @@ class CrystalBench:
         stable = self.stable()
         seeds, own, guided = stable_exchanges(), chosen_seeds(), self.guided
         own = own.select(own.n_atoms <= LARGEST)
-        small = (1, LARGEST)
+        like_known = CrystalTask(n_atoms=(1, LARGEST))
         from_nothing = self.drawn(self.small(), guided, stable)
         on_prototypes = self.drawn(CrystalTask(seeds=seeds, noise=0.05), guided, stable)
 
@@ -236,11 +233,11 @@ class CrystalBench:
         exchanged, exchanged_own = (self.exchanged("group", 1.0, parents) for parents in (seeds, own))
         return {
             "raremat, like the known ones": (
-                self.drawn(CrystalTask(n_atoms=small), CrystalSamplerSettings(source=1), self.wish()), 1
+                self.drawn(like_known, CrystalSamplerSettings(source=1), self.wish()), 1
             ),
-            f"raremat, the same at temperature {COOL}": (self.drawn(CrystalTask(n_atoms=small), COOLER, self.wish()), 1),
+            f"raremat, the same at temperature {COOL}": (self.drawn(like_known, COOLER, self.wish()), 1),
             "raremat, the same, every geometry from noise": (
-                self.drawn(CrystalTask(n_atoms=small), COOLER, self.wish(), False), 1
+                self.drawn(like_known, COOLER, self.wish(), False), 1
             ),
             "raremat, wish: stable": (from_nothing, 3),
             "raremat, the same, chosen": (self.chosen(from_nothing), 3),

@@ -18,12 +18,13 @@ import torch
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from benchmarks.crystal_sets import GUIDED, LARGEST, CrystalBench, published_hull
+from benchmarks.crystal_sets import LARGEST, CrystalBench, published_hull
 from generators.checkpoints import save_checkpoint
 from generators.crystals.build import build_crystals
 from generators.crystals.datamodule import CrystalDataModule
 from generators.crystals.model import load_crystal_model
 from generators.crystals.module import CrystalDiffusion
+from generators.crystals.usual import UNSHARPENED
 from generators.oracles.hull import Hull
 from generators.sampling.crystal_task import CrystalTask
 from generators.schema import TrainConfig, register
@@ -142,7 +143,7 @@ def _drawn(bench: CrystalBench, hull: Hull, model: str, cache: Path) -> dict[str
     file = cache / f"scaling-drawn-{Path(model).stem}.json"
     if not file.exists():
         bench.model = load_crystal_model(Path(model))
-        batch = bench.drawn(CrystalTask(n_atoms=(1, LARGEST)), GUIDED, bench.stable())(N, SEED)
+        batch = bench.drawn(CrystalTask(n_atoms=(1, LARGEST)), UNSHARPENED, bench.stable())(N, SEED)
         with tempfile.TemporaryDirectory() as folder:
             result = bench.judged(batch, hull, Path(folder))
         figures = {name: result.figures[name].value for name in SHOWN}

@@ -15,7 +15,7 @@ import torch
 from data.exchanges import load_exchanges
 from data.frames import from_frame
 from data.orbit_batch import OrbitBatch
-from data.protostructure import protostructure_label
+from data.protostructure import crystal_key, protostructure_label
 from generators.checkpoints import load_checkpoint
 from generators.conditioning import Conditions
 from generators.crystals import sharpening_draws
@@ -24,12 +24,13 @@ from generators.crystals.draws import CrystalDraws, embedded_templates
 from generators.crystals.likelihood import negative_log_likelihood
 from generators.crystals.model import load_crystal_model
 from generators.crystals.module import CrystalDiffusion
-from generators.crystals.sharpening import Sharpening, SharpeningSettings
+from generators.crystals.sharpening import Sharpening, SharpeningSettings, _new
 from generators.crystals.sharpening_draws import BALANCED, DISTANCE, FREE, LEVELS, NEAR
 from generators.crystals.task_schema import SOURCES
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask
 from generators.screening.crystal_features import crystal_features
+from generators.screening.crystal_funnel import KnownCrystals
 from generators.shipped import shipped
 from generators.wish import Interval
 
@@ -112,7 +113,7 @@ def test_the_likeliest_new_ones_are_chosen_within_limits(
     taught: tuple[CrystalDataModule, CrystalDiffusion], tmp_path: Path
 ) -> None:
     settings = replace(
-        SETTINGS, share=0.5, per_element=1e3, per_system=0.4, per_prototype=1 - 1e-9, per_group=1 - 1e-9,
+        SETTINGS, share=0.5, alloys=1.0, per_element=1e3, per_system=0.4, per_prototype=1 - 1e-9, per_group=1 - 1e-9,
         no_template=1.0, unlikely_share=0.3, unlikely=-0.2,
     )  # fmt: skip
     teacher = sharpening(taught, tmp_path, lambda line: None, settings)
@@ -139,6 +140,7 @@ def test_the_likeliest_new_ones_are_chosen_within_limits(
             FREE: [0] * 10,
         }
     )
+    groups = drawn["space_group"].to_numpy()
     new = np.ones(10, dtype=bool)
     new[8] = False
     score = teacher._score(drawn, new)
@@ -146,19 +148,60 @@ def test_the_likeliest_new_ones_are_chosen_within_limits(
     # Of five two at most are of one system; not the unbalanced nor the known one; P1 and far templates count less.
     assert chosen == [2, 0, 3, 5, 7]
     # Of the new ones the three with the lowest score: the unbalanced one, the far template, P1.
-    assert list(teacher._weights(new, score, chosen)) == [1, 0, 1, 1, -0.2, 1, -0.2, 1, -0.5, -0.2]
+    assert list(teacher._weights(groups, new, score, chosen)) == [1, 0, 1, 1, -0.2, 1, -0.2, 1, -0.5, -0.2]
     # Free coordinates cost, half at fifteen.
     free = drawn.assign(**{FREE: [15, 0, *[0] * 8]})
     assert teacher._score(free, new).tolist() == pytest.approx([score[0] / 2, *score[1:]])
     # Of either kind no more is unlearnt than a twentieth of what is learnt.
     teacher.settings = replace(settings, unlearnt=0.05)
-    bounded = teacher._weights(new, score, chosen)
+    bounded = teacher._weights(groups, new, score, chosen)
     assert bounded.tolist() == pytest.approx([1, 0, 1, 1, -0.25 / 3, 1, -0.25 / 3, 1, -0.25, -0.25 / 3])
     # Lanthanides are counted together.
     teacher.settings = replace(settings, lanthanides=0.4)
     drawn["atomic_numbers"] = [[z, 17] for z in (57, 71, 60, 11, 64, 62, 20, 12, 30, 55)]
     chosen = teacher._choose(drawn, score)
     assert chosen == [2, 0, 3, 7, 9]
+    # So are those without an anion: of five at most three.
+    teacher.settings = replace(settings, alloys=0.6)
+    drawn["atomic_numbers"] = [
+        [3, 12],
+        [11, 12],
+        [19, 12],
+        [20, 12],
+        [37, 17],
+        [38, 12],
+        [20, 8],
+        [12, 8],
+        [30, 8],
+        [55, 9],
+    ]
+    assert teacher._choose(drawn, score) == [2, 0, 1, 7, 9]
+
+
+def test_of_a_space_group_no_more_is_unlearnt_as_known_than_of_it_is_learnt(
+    taught: tuple[CrystalDataModule, CrystalDiffusion], tmp_path: Path
+) -> None:
+    settings = replace(SETTINGS, unlearnt=0.5, unlikely_share=0.0)
+    teacher = sharpening(taught, tmp_path, lambda line: None, settings)
+    groups = np.array([62, 62, 62, 62, 62, 225, 225, 225, 1])
+    new = np.array([True, False, False, False, False, True, True, False, False])
+    weight = teacher._weights(groups, new, np.ones(9), [0, 5, 6])
+    assert weight.tolist() == [1, -0.125, -0.125, -0.125, -0.125, 1, 1, -0.5, 0]
+
+
+def test_new_is_what_was_not_drawn_before_of_a_formula_that_no_known_compound_has() -> None:
+    salt, potassium = load_exchanges().batch.select(torch.tensor([0])).to_crystals()[0], "Cs4KRb3Na2"
+    table = pd.DataFrame(
+        {
+            "crystal_key": ["a", "a", "b", "c", crystal_key(salt)],
+            "space_group": [225, 225, 225, 225, salt.space_group],
+            "atomic_numbers": [[19, 11], [19, 11], [11, 17], [19, 11], list(salt.atomic_numbers)],
+            "formula": [potassium, potassium, "NaCl", "Cs4Rb3Na2Li", salt.reduced_formula],
+        }
+    )
+    known = KnownCrystals()
+    known.add(["c"])
+    assert _new(table, known).tolist() == [True, False, False, False, False]
 
 
 def test_what_was_judged_corrects_what_is_expected_of_the_next_draws(
