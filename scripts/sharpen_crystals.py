@@ -9,12 +9,14 @@ the same command.
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from generators.crystals.build import build_crystals
 from generators.crystals.sharpening import Sharpening, SharpeningSettings
 from generators.crystals.task_schema import SOURCES
 from generators.crystals.teaching import given_settings, stable_draws, teaching_parser
 from generators.crystals.usual import FOR_STABILITY
+from generators.oracles.hull_tables import KNOWN
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.schema import DataConfig, ModelConfig, TrainConfig
 
@@ -24,6 +26,11 @@ STEPS = 8
 
 def main() -> None:
     parser = teaching_parser(__doc__.splitlines()[0], SharpeningSettings())
+    parser.add_argument(
+        "--hull", type=Path, action="append",
+        help="table (formula, formation_energy_per_atom on CHGNet's scale) or word (known, embedded) that energies "
+        "count against; may be given several times; known if it is not",
+    )  # fmt: skip
     arguments = parser.parse_args()
     try:
         sharpen(arguments)
@@ -45,7 +52,8 @@ def sharpen(arguments: argparse.Namespace) -> None:
     data, module, _ = build_crystals(config)
     sampler = CrystalSamplerSettings(source=SOURCES.index(FOR_STABILITY.like), steps=STEPS)
     draws = stable_draws(arguments.generator, module, sampler, settings.seed)
-    print(Sharpening(module, data, draws, settings, arguments.output, lambda line: print(line, flush=True)).run())
+    hull = arguments.hull or [Path(KNOWN)]
+    print(Sharpening(module, data, draws, settings, arguments.output, hull, lambda line: print(line, flush=True)).run())
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from data.frames import from_frame
 from data.orbit_batch import OrbitBatch
 from generators.crystals.judging import ABOVE, CrystalJudge
 from generators.oracles.hit_probability import log_inside
-from generators.oracles.hull import fractions_of_batch
+from generators.oracles.hull import Hull, fractions_of_batch
 from generators.oracles.hull_tables import ENERGY
 from generators.oracles.judge import exact_bulk_modulus
 from generators.oracles.overcounted import overcounted
@@ -31,10 +31,11 @@ class HitOdds:
     Args:
         judge: whose goal and hull count.
         properties: P names that are predicted; the goal's other intervals are left out.
+        hull: that energies count against in place of the judge's.
     """
 
-    def __init__(self, judge: CrystalJudge, properties: Sequence[str]) -> None:
-        self.judge, self.properties = judge, tuple(properties)
+    def __init__(self, judge: CrystalJudge, properties: Sequence[str], hull: Hull | None = None) -> None:
+        self.judge, self.properties, self.hull = judge, tuple(properties), hull
         goal = judge.goal.intervals
         self.intervals = {name: i for name, i in goal.items() if predicted_name(name) in self.properties}
         self.needs_hull = ABOVE in self.intervals
@@ -43,7 +44,8 @@ class HitOdds:
         """[B] eV/atom of the hull at each composition; None if no energy above it is asked for."""
         if not self.needs_hull:
             return None
-        return torch.from_numpy(self.judge.hull.hull_energy(fractions_of_batch(batch)))
+        hull = self.judge.hull if self.hull is None else self.hull
+        return torch.from_numpy(hull.hull_energy(fractions_of_batch(batch)))
 
     def log_probability(
         self, batch: OrbitBatch, mean: Tensor, std: Tensor, hull: Tensor | None, known: dict[str, Tensor] | None = None
@@ -70,11 +72,11 @@ class HitOdds:
 
 
 class LikelyHits:
-    """The embedded surrogate, asked how likely drawn crystals are to be hits of a judge."""
+    """The embedded surrogate, asked how likely drawn crystals are to be hits of a judge (``hull``: of `HitOdds`)."""
 
-    def __init__(self, judge: CrystalJudge) -> None:
+    def __init__(self, judge: CrystalJudge, hull: Hull | None = None) -> None:
         self.model = load_crystal_surrogate()
-        self.odds = HitOdds(judge, self.model.properties)
+        self.odds = HitOdds(judge, self.model.properties, hull)
 
     def __bool__(self) -> bool:
         """Whether the surrogate knows anything of the goal."""

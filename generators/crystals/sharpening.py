@@ -13,9 +13,10 @@ from __future__ import annotations
 import math
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ from generators.judging import JudgeWorkers, judged_batch, write_parquet
 from generators.manifest import claim_folder
 from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import fractions_of_batch
-from generators.oracles.hull_tables import ENERGY, FAR_BELOW, known_hull
+from generators.oracles.hull_tables import ENERGY, FAR_BELOW, KNOWN, WORDS, read_hull
 from generators.oracles.judge import elemental_references, formation_energy
 from generators.precision import fast_bfloat16
 from generators.schedule import move_average
@@ -163,10 +164,11 @@ class Sharpening:
         draws: how it draws; model, name and seed are set for each round.
         settings: how much of everything.
         folder: where ``model``, ``drawn`` and ``judged`` with the number of the round are kept.
+        hull: tables that energies count against, on CHGNet's scale (`generators.oracles.hull_tables.read_hull`).
         log: takes one line for each round.
 
     Raises:
-        ValueError: the folder holds a run with other settings.
+        ValueError: the folder holds a run with other settings, or a table cannot be used.
     """
 
     def __init__(
@@ -176,11 +178,14 @@ class Sharpening:
         draws: CrystalDraws,
         settings: SharpeningSettings,
         folder: Path,
+        hull: Sequence[Path] = (Path(KNOWN),),
         log: Callable[[str], object] = print,
     ) -> None:
+        self.hull_tables, self.hull = tuple(hull), read_hull(hull, SCALE)
         self.module, self.draws, self.settings, self.folder, self.log = module, draws, settings, folder, log
-        plain = {"sharpening": asdict(settings), "draws": asdict(draws.settings)}
-        claim_folder(folder, plain, {"generator": draws.model}, MAY_DIFFER)
+        plain = {"sharpening": asdict(settings), "draws": asdict(draws.settings), "hull": [str(p) for p in hull]}
+        tables = {f"hull {path}": path for path in hull if str(path) not in WORDS}
+        claim_folder(folder, plain, {"generator": draws.model, **tables}, MAY_DIFFER)
         self.base, self.share = data.parts["train"], data.share
         self.known = KnownCrystals()
         self.elements = torch.zeros(len(module.denoiser.elements), dtype=torch.bool)
@@ -252,7 +257,7 @@ class Sharpening:
         draws = replace(self.draws, model=self.kept.model(number), seed=settings.seed, name=f"round-{number:02d}")
         sizes = [min(settings.shard_size, settings.draws - i) for i in range(0, settings.draws, settings.shard_size)]
         judged = tuple(path for path in map(self._judged, range(number)) if path.exists())
-        parts = pool.map(draw_shard, [draws] * len(sizes), range(len(sizes)), sizes, [judged] * len(sizes))
+        parts = pool.map(draw_shard, repeat(draws), range(len(sizes)), sizes, repeat(judged), repeat(self.hull_tables))
         return pd.concat(parts, ignore_index=True)
 
     def _confirm(self, number: int, chosen: pd.DataFrame, judge: JudgeWorkers) -> str:
@@ -266,7 +271,7 @@ class Sharpening:
             frame = judge.judge(batch, self.folder / "judge", f"round-{number:02d}", JUDGE_SHARD)
             energy = torch.from_numpy(frame["energy_per_atom"].to_numpy(copy=True))
             values = formation_energy(judged_batch(frame), energy, elemental_references(SCALE), SCALE).numpy()
-            above = known_hull().e_above_hull(fractions_of_batch(batch), values, SCALE)
+            above = self.hull.e_above_hull(fractions_of_batch(batch), values, SCALE)
             usable = frame["valid"].to_numpy(bool) & (above >= FAR_BELOW)
             # As they were drawn, not as they relaxed: so the surrogate sees those that it is asked about.
             write_parquet(some.assign(**{ENERGY: values, ABOVE: above})[usable], self._judged(number))

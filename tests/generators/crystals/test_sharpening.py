@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,13 +44,14 @@ def sharpening(
     folder: Path,
     log: Callable[[str], object],
     settings: SharpeningSettings = SETTINGS,
+    hull: Sequence[Path] = (Path("known"),),
 ) -> Sharpening:
     data, module = taught
     module.start_from(load_checkpoint(shipped("crystal"), "crystal")[1])
     wish = Conditions.from_wish({"e_above_hull": Interval(-0.05, 0.03)}, [scale.name for scale in module.scales], 1)
     sampler = CrystalSamplerSettings(source=SOURCES.index("chosen"), steps=4)
     drawn = CrystalDraws(shipped("crystal"), sampler, CrystalTask(n_atoms=(1, 6)), wish, 0, templates=False)
-    return Sharpening(module, data, drawn, settings, folder, log=log)
+    return Sharpening(module, data, drawn, settings, folder, hull, log)
 
 
 def test_rounds_draw_and_learn_and_a_killed_run_goes_on(
@@ -80,6 +81,9 @@ def test_rounds_draw_and_learn_and_a_killed_run_goes_on(
 
     with pytest.raises(ValueError, match=r"draws"):
         sharpening(taught, tmp_path, lines.append, replace(SETTINGS, draws=30))
+    (table := tmp_path / "hull.csv").write_text("formula,formation_energy_per_atom\nNaCl,-9\n")
+    with pytest.raises(ValueError, match=r"hull"):
+        sharpening(taught, tmp_path, lines.append, hull=(table,))
 
 
 def test_what_is_chosen_becomes_likelier_than_what_is_known(
@@ -224,6 +228,15 @@ def test_what_was_judged_corrects_what_is_expected_of_the_next_draws(
     after = sharpening_draws.draw_shard(draws, 0, 12, (tmp_path / "judged.parquet",))
     assert list(after["crystal_key"]) == list(before["crystal_key"])
     assert after[NEAR].sum() < 0.5 * before[NEAR].sum()
+
+    # Where the hull is said to be lower, fewer lie near it.
+    for name, value in (("_likely", None), ("_odds", {}), ("_observed", ())):
+        monkeypatch.setattr(sharpening_draws, name, value)
+    table = tmp_path / "hull.csv"
+    before[["formula"]].assign(formation_energy_per_atom=mean[:, 0].numpy() - 1.0).to_csv(table, index=False)
+    lower = sharpening_draws.draw_shard(draws, 0, 12, (), (Path("known"), table))
+    assert list(lower["crystal_key"]) == list(before["crystal_key"])
+    assert lower[NEAR].sum() < 0.1 * before[NEAR].sum()
 
 
 def test_sketches_take_the_geometry_of_templates_and_draw_where_there_is_none() -> None:
