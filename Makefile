@@ -11,7 +11,7 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 # torch first and alone: otherwise other packages may draw a CUDA build.
 $(STAMP): pyproject.toml constraints.txt
