@@ -53,7 +53,7 @@ from generators.screening.known_formulas import known_formulas
 LANTHANIDES = frozenset(range(57, 72))
 """Atomic numbers."""
 ANIONS = frozenset((7, 8, 9, 16, 17, 34, 35, 53))
-"""Atomic numbers of those that make salts: N, O, F, S, Cl, Se, Br, I."""
+"""Atomic numbers of N, O, F, S, Cl, Se, Br, I."""
 PAY = np.array([0.25, 0.25, 0.5])
 """Weights of these in the score. A model that is paid for lying near the hull alone ends at soft alloys, of which
 everything does and hardly anything is on it (docs/crystal-trials.md)."""
@@ -93,8 +93,8 @@ class SharpeningSettings:
             (`generators.screening.element_shares`).
         lanthanides: largest share of these that hold any (of the known compounds 37 %). They are alike: where one is
             stable, all are, and each keeps to its own share.
-        alloys: largest share of these without any of `ANIONS`. Of salts fewer come out near the hull, and without a
-            limit they are hardly drawn any more (docs/crystal-trials.md).
+        anion_free: largest share of these without any of `ANIONS`. Of those that hold one fewer come out near the hull,
+            and without a limit they are hardly drawn any more (docs/crystal-trials.md).
         no_template: distance of elements that counts where no embedded crystal has the protostructure, and at most.
         judged: of these, at random, are relaxed by CHGNet before the next round draws; 0 for none.
         passes: over these.
@@ -121,7 +121,7 @@ class SharpeningSettings:
     per_group: float = 0.1
     per_element: float = 2.0
     lanthanides: float = 0.35
-    alloys: float = 0.75
+    anion_free: float = 0.75
     no_template: float = 1.0
     judged: int = 300
     passes: int = 3
@@ -148,6 +148,9 @@ class SharpeningSettings:
             raise ValueError(f"share={self.share}: must lie between 0 and 1")
         if not 0 <= self.unlikely_share <= 1 - self.share:
             raise ValueError(f"unlikely_share={self.unlikely_share}: must lie in [0, 1 - share]")
+        for name in ("lanthanides", "anion_free"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must lie in (0, 1]")
         for name in ("known", "unlikely"):
             if not -1 < getattr(self, name) <= 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must lie in (-1, 0]")
@@ -296,7 +299,7 @@ class Sharpening:
         labels = list(drawn["protostructure"])
         elements = [frozenset(map(int, numbers)) for numbers in drawn["atomic_numbers"]]
         lanthanides = ["lanthanide" if LANTHANIDES & some else row for row, some in enumerate(elements)]
-        alloys = [row if ANIONS & some else "alloy" for row, some in enumerate(elements)]
+        anion_free = [row if ANIONS & some else "anion-free" for row, some in enumerate(elements)]
         kept = within_shares(
             torch.from_numpy(score), elements, settings.per_element, wanted,
             [
@@ -304,7 +307,7 @@ class Sharpening:
                 (labels, max(round(settings.per_prototype * wanted), 1)),
                 (list(drawn["space_group"]), max(round(settings.per_group * wanted), 1)),
                 (lanthanides, max(round(settings.lanthanides * wanted), 1)),
-                (alloys, max(round(settings.alloys * wanted), 1)),
+                (anion_free, max(round(settings.anion_free * wanted), 1)),
             ],
         )  # fmt: skip
         return [row for row in kept if score[row] > LEAST]

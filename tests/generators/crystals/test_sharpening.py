@@ -117,8 +117,8 @@ def test_the_likeliest_new_ones_are_chosen_within_limits(
     taught: tuple[CrystalDataModule, CrystalDiffusion], tmp_path: Path
 ) -> None:
     settings = replace(
-        SETTINGS, share=0.5, alloys=1.0, per_element=1e3, per_system=0.4, per_prototype=1 - 1e-9, per_group=1 - 1e-9,
-        no_template=1.0, unlikely_share=0.3, unlikely=-0.2,
+        SETTINGS, share=0.5, anion_free=1.0, per_element=1e3, per_system=0.4, per_prototype=1 - 1e-9,
+        per_group=1 - 1e-9, no_template=1.0, unlikely_share=0.3, unlikely=-0.2,
     )  # fmt: skip
     teacher = sharpening(taught, tmp_path, lambda line: None, settings)
     label = "AB_cF8_225_a_b"
@@ -166,7 +166,7 @@ def test_the_likeliest_new_ones_are_chosen_within_limits(
     chosen = teacher._choose(drawn, score)
     assert chosen == [2, 0, 3, 7, 9]
     # So are those without an anion: of five at most three.
-    teacher.settings = replace(settings, alloys=0.6)
+    teacher.settings = replace(settings, anion_free=0.6)
     drawn["atomic_numbers"] = [
         [3, 12],
         [11, 12],
@@ -272,5 +272,7 @@ def test_settings_that_cannot_be() -> None:
         SharpeningSettings(unlikely_share=0.9)
     with pytest.raises(ValueError, match=r"unlikely=-1: must lie in \(-1, 0\]"):
         SharpeningSettings(unlikely=-1)
+    with pytest.raises(ValueError, match=r"anion_free=1.5: must lie in \(0, 1\]"):
+        SharpeningSettings(anion_free=1.5)
     with pytest.raises(ValueError, match=r"ema_decay=1: must lie in \[0, 1\)"):
         SharpeningSettings(ema_decay=1)
