@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PIP := pip install -q --disable-pip-version-check --no-compile -c constraints.txt
 
 .PHONY: demo test lint types clean data weights benchmarks
 demo: $(STAMP)
@@ -13,11 +14,12 @@ test: $(STAMP)
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-# torch first and alone: otherwise other packages may draw a CUDA build.
+# torch first and alone: otherwise other packages may draw a CUDA build. pip compiles on one core, and tests of packages.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m $(PIP) torch
+	$(BIN)/python -m $(PIP) -e '.[dev]'
+	$(BIN)/python -m compileall -qq -j 0 -x '/tests/' $(VENV)/lib || true
 	touch $@
 
 # What is embedded, made again: tables, labels (about an hour on two cores), weights.

@@ -70,6 +70,9 @@ def _train(config: DictConfig) -> None:
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="generate")
 def _generate(config: DictConfig) -> None:
     def work(typed: Any, plain: dict[str, Any], folder: Path) -> str:
+        from data.workers import expect_workers
+
+        expect_workers()
         if typed.task.kind == "crystals":
             from generators.crystals.answer import answer_crystals
 

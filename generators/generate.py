@@ -22,12 +22,12 @@ from data.decoration import to_orbit_batch, with_volume_per_atom
 from data.orbit_batch import OrbitBatch
 from data.prototypes import Prototype
 from generators.generate_settings import GenerateSettings
-from generators.judging import JudgeWorkers, judged_batch
+from generators.judging import JudgeWorkers, judged_batch, judged_formation_energies
 from generators.oracles.base import OracleResult
 from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import fractions_of_batch
 from generators.oracles.hull_tables import chgnet_hull
-from generators.oracles.judge import JudgeSettings, elemental_references, formation_energy
+from generators.oracles.judge import JudgeSettings
 from generators.oracles.surrogate import SurrogateOracle
 from generators.outcome import Answer
 from generators.ranking import failures, ranked
@@ -136,12 +136,10 @@ class Generation:
         return pd.concat([frame, predicted.reset_index(drop=True)], axis=1)
 
     def _with_energy(self, frame: pd.DataFrame) -> pd.DataFrame:
-        energy = torch.from_numpy(frame["energy_per_atom"].to_numpy(copy=True))
-        batch = judged_batch(frame)
-        values = formation_energy(batch, energy, elemental_references(SCALE), SCALE).numpy()
+        values = judged_formation_energies(frame)
         frame = frame.assign(formation_energy_per_atom=values)
         if "e_above_hull" in self.wish.intervals:
-            frame["e_above_hull"] = chgnet_hull().e_above_hull(fractions_of_batch(batch), values, SCALE)
+            frame["e_above_hull"] = chgnet_hull().e_above_hull(fractions_of_batch(judged_batch(frame)), values, SCALE)
         return frame
 
     def _hits(self, frame: pd.DataFrame) -> NDArray[np.bool_]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -11,14 +10,24 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from data.frames import from_frame, to_frame
 from data.orbit_batch import OrbitBatch
-from data.workers import start_worker
+from data.workers import start_worker, worker_context
 from generators.oracles.base import OracleResult
-from generators.oracles.judge import JudgeSettings, PotentialJudge, energy_scale, make_judge
+from generators.oracles.chgnet_potential import SCALE
+from generators.oracles.judge import (
+    JudgeSettings,
+    PotentialJudge,
+    elemental_references,
+    energy_scale,
+    formation_energy,
+    make_judge,
+)
 from generators.oracles.phonons import PhononOracle, PhononSettings
 from generators.oracles.potential import best_device
 
@@ -124,7 +133,7 @@ class Workers(ABC):
         if self._pool is None:
             initializer, arguments = self._start()
             self._pool = ProcessPoolExecutor(
-                self.workers, multiprocessing.get_context("spawn"), initializer, arguments
+                self.workers, worker_context(), initializer, arguments
             )  # fmt: skip
         return self._pool.submit(self._task, batch)
 
@@ -225,3 +234,9 @@ def _check_same(done: pd.DataFrame, batch: OrbitBatch, path: Path, tag: str) -> 
 def judged_batch(frame: pd.DataFrame) -> OrbitBatch:
     """The relaxed crystals of a table of `Workers.judge`."""
     return from_frame(frame)
+
+
+def judged_formation_energies(frame: pd.DataFrame) -> NDArray[np.float64]:
+    """[N] eV/atom of a table of CHGNet's `JudgeWorkers`; NaN where an element has no reference."""
+    energy = torch.from_numpy(frame["energy_per_atom"].to_numpy(dtype=np.float64, copy=True))
+    return formation_energy(judged_batch(frame), energy, elemental_references(SCALE), SCALE).numpy()

@@ -25,11 +25,10 @@ from data.decoration import canonical_elements, decoration_codes, to_orbit_batch
 from data.orbit_batch import OrbitBatch
 from data.prototype_table import PrototypeTable
 from data.prototypes import prototype_library
-from generators.judging import JudgeWorkers, judged_batch, write_parquet
+from generators.judging import JudgeWorkers, judged_batch, judged_formation_energies, write_parquet
 from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import fractions_of_batch
 from generators.oracles.hull_tables import with_decorations
-from generators.oracles.judge import elemental_references, formation_energy
 from generators.screening.baselines import random_decorations
 
 PROTOTYPES = (
@@ -126,10 +125,7 @@ def main() -> None:
             ignore_index=True,
         )
     frame.insert(0, "prototype", [table.names[i] for i in row.tolist()])
-    relaxed = judged_batch(frame)
-    energy = torch.from_numpy(frame["energy_per_atom"].to_numpy())
-    references = elemental_references(SCALE)
-    frame["formation_energy_per_atom"] = formation_energy(relaxed, energy, references, SCALE).numpy()
+    frame["formation_energy_per_atom"] = judged_formation_energies(frame)
     reasons = Counter(frame["reason"][~frame["valid"]])
     frame["bulk_modulus"] = frame["bulk_modulus"].where(frame["bulk_modulus"] > 0)  # at a maximum, not a minimum
     good = frame[frame["valid"] & frame["formation_energy_per_atom"].notna()]

@@ -21,11 +21,11 @@ from tqdm import tqdm
 from data.decoration import canonical_elements, decoration_codes, to_orbit_batch, with_volume_per_atom
 from data.prototype_table import PrototypeTable
 from data.prototypes import prototype_library
-from generators.judging import JudgeWorkers, judged_batch, write_parquet
+from generators.judging import JudgeWorkers, judged_formation_energies, write_parquet
 from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import Hull, fractions_of, fractions_of_batch
 from generators.oracles.hull_tables import ENERGY, LOWEST, reference_compounds
-from generators.oracles.judge import JudgeSettings, elemental_references, formation_energy
+from generators.oracles.judge import JudgeSettings
 from generators.screening.ion_exchange import known_decorations, substitution_weights
 
 LARGEST = 20
@@ -85,8 +85,7 @@ def main() -> None:
         JudgeWorkers(settings, arguments.workers) as workers,
     ):
         frame = workers.judge(batch, arguments.work, "hull", 128, progress=lambda n, _: bar.update(n))
-    energy = torch.from_numpy(frame["energy_per_atom"].to_numpy(copy=True))
-    values = formation_energy(judged_batch(frame), energy, elemental_references(SCALE), SCALE).numpy()
+    values = judged_formation_energies(frame)
     usable = np.isfinite(values) & (values > LOWEST)
     hull = Hull(
         np.concatenate([fractions, share[usable]]),

@@ -28,11 +28,11 @@ from data.sources import read_crystals
 from generators.crystals.labelled import MOST_ATOMS, with_judged_labels
 from generators.crystals.labelling import compact, with_full_symmetry
 from generators.element_features import N_STATES, element_features
-from generators.judging import JudgeWorkers, judged_batch, write_parquet
+from generators.judging import JudgeWorkers, judged_formation_energies, write_parquet
 from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.crystal_surrogate import CrystalSurrogate
 from generators.oracles.hull_tables import ENERGY, LOWEST, reference_compounds
-from generators.oracles.judge import JudgeSettings, elemental_references, formation_energy
+from generators.oracles.judge import JudgeSettings, elemental_references
 from generators.sampling.templates import ONE_HOT_WEIGHT, UNKNOWN, VOTE_ENERGY, VOTE_LENGTH, element_orders
 from generators.screening.crystal_exchange import with_elements
 from generators.screening.crystal_features import crystal_features
@@ -170,8 +170,7 @@ def main() -> None:
         JudgeWorkers(settings, arguments.workers) as workers,
     ):
         frame = workers.judge(batch, arguments.work, "predicted", 64, progress=lambda n, _: bar.update(n))
-    energy = torch.from_numpy(frame["energy_per_atom"].to_numpy(copy=True))
-    frame[ENERGY] = formation_energy(judged_batch(frame), energy, references, SCALE).numpy()
+    frame[ENERGY] = judged_formation_energies(frame)
     frame["parent"] = [parent_ids[i] for i in kept.tolist()]
     frame["formula"] = formulas["formula"].to_numpy()[of_formula]
     frame = frame[frame["valid"] & np.isfinite(frame[ENERGY]) & (frame[ENERGY] > LOWEST)]

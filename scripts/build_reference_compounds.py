@@ -18,9 +18,8 @@ from tqdm import tqdm
 
 from data.protostructure import crystal_key, protostructure_label
 from data.sources import read_crystals
-from generators.judging import JudgeWorkers, judged_batch, write_parquet
-from generators.oracles.chgnet_potential import SCALE
-from generators.oracles.judge import JudgeSettings, elemental_references, formation_energy
+from generators.judging import JudgeWorkers, judged_formation_energies, write_parquet
+from generators.oracles.judge import JudgeSettings
 
 KEPT = ("formation_energy_per_atom", "volume_per_atom", "magnetization_density", "bulk_modulus")
 
@@ -45,10 +44,7 @@ def main() -> None:
         JudgeWorkers(settings, arguments.workers) as workers,
     ):
         frame = workers.judge(dataset.batch, arguments.work, "reference", progress=lambda n, _: bar.update(n))
-    energy = torch.from_numpy(frame["energy_per_atom"].to_numpy(copy=True))
-    frame["formation_energy_per_atom"] = formation_energy(
-        judged_batch(frame), energy, elemental_references(SCALE), SCALE
-    ).numpy()
+    frame["formation_energy_per_atom"] = judged_formation_energies(frame)
     crystals = dataset.batch.to_crystals()
     frame["id"] = dataset.ids
     frame["formula"] = [c.reduced_formula for c in crystals]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -16,7 +15,7 @@ from data.crystal import MAX_ATOMIC_NUMBER, Crystal
 from data.sources import cif, extxyz, poscar, pymatgen_json
 from data.sources.rows import EncodedRow, RawRow, label_problem
 from data.symmetry import SymmetryError, encode
-from data.workers import start_worker
+from data.workers import start_worker, worker_context
 
 CHUNK = 64
 MAX_ORBITS = 128
@@ -47,8 +46,7 @@ def encode_rows(
         for chunk in chunks:
             yield from _encode_chunk(chunk, symprec, max_orbits, labels)
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker) as pool:
+    with ProcessPoolExecutor(workers, mp_context=worker_context(), initializer=start_worker) as pool:
         waiting: deque[Future[list[EncodedRow]]] = deque()
         for chunk in (first, second):
             waiting.append(pool.submit(_encode_chunk, chunk, symprec, max_orbits, labels))

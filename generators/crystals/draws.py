@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,16 +22,16 @@ from data.exchanges import load_draws, load_exchanges, load_predicted
 from data.frames import to_frame
 from data.orbit_batch import OrbitBatch
 from data.protostructure import crystal_key, crystal_of_key, protostructure_label
-from data.workers import start_worker
+from data.workers import start_worker, threads, worker_context
 from generators.conditioning import Conditions
 from generators.crystals.model import load_crystal_model
 from generators.judging import write_parquet
-from generators.oracles.hull_tables import judged_compounds
+from generators.oracles.hull_tables import judged_compounds, reference_compounds
 from generators.oracles.potential import best_device
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.sampling.crystal_task import CrystalTask
 from generators.sampling.crystals import CrystalSampler
-from generators.sampling.templates import Templates
+from generators.sampling.templates import Templates, anonymous_formula
 from generators.screening.proposals import shard_seed
 
 NAME = "crystals"
@@ -43,11 +42,15 @@ one try from the composition, with it 55 (mean of four seeds)."""
 
 
 @lru_cache(maxsize=2)
-def embedded_templates(with_voters: bool = False) -> Templates:
-    """The embedded hypothetical crystals as templates; the embedded known compounds as voters (which takes seconds)."""
+def embedded_templates(formula: str | None = None) -> Templates:
+    """The embedded hypothetical crystals as templates; the known compounds of an anonymous formula as voters."""
     parts = calculated_crystals()
-    voters = known_voters() if with_voters else None
-    return templates_of([*parts, *([voters] if voters else [])], len(voters) if voters else 0)
+    known = reference_compounds()
+    known = known[known["protostructure"].str.split("_").str[0] == formula]
+    if not len(known):
+        return templates_of(parts)
+    voters = known_voters(known)
+    return templates_of([*parts, voters], len(voters))
 
 
 def calculated_crystals() -> list[CrystalDataset]:
@@ -69,9 +72,9 @@ def templates_of(parts: Sequence[CrystalDataset], n_voters: int = 0) -> Template
     )
 
 
-def known_voters() -> CrystalDataset:
-    """Sites and elements of the embedded known compounds, with CHGNet's energies above the embedded hull."""
-    compounds = judged_compounds().drop_duplicates("crystal_key")
+def known_voters(compounds: pd.DataFrame) -> CrystalDataset:
+    """Sites and elements of known compounds (`reference_compounds`), with CHGNet's energies above the embedded hull."""
+    compounds = judged_compounds(compounds.drop_duplicates("crystal_key"))
     return CrystalDataset(
         OrbitBatch.from_crystals([crystal_of_key(key) for key in compounds["crystal_key"]]),
         {"e_above_hull": torch.from_numpy(compounds["e_above_hull"].to_numpy(copy=True))},
@@ -107,7 +110,8 @@ class CrystalDraws:
     def sampler(self) -> CrystalSampler:
         """With its own copy of the network."""
         needed = self.templates and (self.task.seeds is None or self.task.noise == 1)
-        templates = embedded_templates(bool(self.task.composition)) if needed else None
+        formula = anonymous_formula(self.task.composition) if self.task.composition else None
+        templates = embedded_templates(formula) if needed else None
         return load_crystal_model(self.model).sampler(self.settings, templates, self.device)
 
     def draw(self, sampler: CrystalSampler, shard: int, n: int) -> pd.DataFrame:
@@ -174,7 +178,7 @@ def draw_shards(
 
     Args:
         size: crystals per shard.
-        workers: processes of one thread each (one on a GPU).
+        workers: processes of one thread each; one shard, or a GPU, takes this one alone.
         progress: called with the number of crystals done since the last call.
 
     Raises:
@@ -184,29 +188,44 @@ def draw_shards(
     missing = [i for i, (path, _) in enumerate(shards) if not path.exists()]
     if progress is not None:
         progress(sum(count for i, (_, count) in enumerate(shards) if i not in set(missing)))
-    if missing:
-        workers = min(workers if draws.device == "cpu" else 1, len(missing))
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, context, _start, (draws,)) as pool:
-            queue = iter(missing)
-            waiting: dict[Future[pd.DataFrame], int] = {}
-
-            def submit(count: int) -> None:
-                for i in islice(queue, count):
-                    waiting[pool.submit(_shard, i, shards[i][1])] = i
-
-            submit(2 * workers)
-            try:
-                while waiting:
-                    for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                        path, count = shards[waiting.pop(future)]
-                        write_parquet(future.result(), path)
-                        if progress is not None:
-                            progress(count)
-                        submit(1)
-            finally:
-                pool.shutdown(cancel_futures=True)
+    workers = min(workers if draws.device == "cpu" else 1, len(missing))
+    todo = [(i, shards[i][1]) for i in missing]
+    for i, table in _drawn_by_processes(draws, todo, workers) if workers > 1 else _drawn_here(draws, todo):
+        write_parquet(table, shards[i][0])
+        if progress is not None:
+            progress(len(table))
     return [path for path, _ in shards]
+
+
+def _drawn_here(draws: CrystalDraws, shards: list[tuple[int, int]]) -> Iterator[tuple[int, pd.DataFrame]]:
+    """Number and table of each shard (number, crystals); in this process, as another takes seconds to begin."""
+    if shards:
+        with threads(1):
+            sampler = draws.sampler()
+            for shard, n in shards:
+                yield shard, draws.draw(sampler, shard, n)
+
+
+def _drawn_by_processes(
+    draws: CrystalDraws, shards: list[tuple[int, int]], workers: int
+) -> Iterator[tuple[int, pd.DataFrame]]:
+    """As `_drawn_here`, in processes of their own, in the order in which they are done."""
+    with ProcessPoolExecutor(workers, worker_context(), _start, (draws,)) as pool:
+        queue = iter(shards)
+        waiting: dict[Future[pd.DataFrame], int] = {}
+
+        def submit(count: int) -> None:
+            for shard, n in islice(queue, count):
+                waiting[pool.submit(_shard, shard, n)] = shard
+
+        submit(2 * workers)
+        try:
+            while waiting:
+                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                    yield waiting.pop(future), future.result()
+                    submit(1)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def read_shards(paths: list[Path]) -> Iterator[pd.DataFrame]:

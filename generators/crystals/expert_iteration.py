@@ -8,7 +8,6 @@ training data.
 from __future__ import annotations
 
 import math
-import multiprocessing
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -25,7 +24,7 @@ from data.dataset import CrystalDataset
 from data.frames import from_frame
 from data.orbit_batch import OrbitBatch
 from data.respelling import respell
-from data.workers import start_worker
+from data.workers import start_worker, worker_context
 from generators.crystals.datamodule import CrystalDataModule, CrystalRows, SizedBatches
 from generators.crystals.draws import CrystalDraws
 from generators.crystals.hit_odds import LikelyHits
@@ -153,9 +152,8 @@ class ExpertIteration:
         """The file of the last model."""
         settings = self.settings
         first = self._resume()
-        context = multiprocessing.get_context("spawn")
         with (
-            ProcessPoolExecutor(settings.draw_workers, context, start_drawing) as pool,
+            ProcessPoolExecutor(settings.draw_workers, worker_context(), start_drawing) as pool,
             JudgeWorkers(JudgeSettings(), settings.judge_workers, settings.device) as judge,
         ):
             for number in range(first, settings.rounds):

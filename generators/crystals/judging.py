@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from data.frames import from_frame
-from generators.judging import JudgeWorkers, judged_batch
+from generators.judging import JudgeWorkers, judged_batch, judged_formation_energies
 from generators.oracles.base import Oracle
 from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import Hull, fractions_of_batch
 from generators.oracles.hull_tables import FAR_BELOW, chgnet_hull, known_hull
 from generators.oracles.judge import PROPERTIES as JUDGED
-from generators.oracles.judge import JudgeSettings, elemental_references, formation_energy
+from generators.oracles.judge import JudgeSettings
 from generators.wish import Interval, Wish
 
 ABOVE, GAP = "e_above_hull", "band_gap"
@@ -107,9 +107,7 @@ class CrystalJudge:
 
     def with_values(self, frame: pd.DataFrame) -> pd.DataFrame:
         """A table of `generators.judging` with energies (eV/atom), and band gaps (eV) if they are measured."""
-        energy = torch.from_numpy(frame["energy_per_atom"].to_numpy(copy=True))
-        batch = judged_batch(frame)
-        values = formation_energy(batch, energy, elemental_references(SCALE), SCALE).numpy()
+        values, batch = judged_formation_energies(frame), judged_batch(frame)
         fractions = fractions_of_batch(batch)
         frame = frame.assign(
             formation_energy_per_atom=values,

@@ -15,11 +15,11 @@ from data.frames import CRYSTAL_COLUMNS, to_frame
 from data.full_symmetry import in_full_symmetry
 from data.orbit_batch import OrbitBatch
 from data.protostructure import crystal_key, labels_of
-from generators.judging import JudgeWorkers, judged_batch, write_parquet
+from generators.judging import JudgeWorkers, judged_batch, judged_formation_energies, write_parquet
 from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import fractions_of_batch
 from generators.oracles.hull_tables import ENERGY, FAR_BELOW, LOWEST, chgnet_hull, reference_compounds
-from generators.oracles.judge import JudgeSettings, elemental_references, formation_energy
+from generators.oracles.judge import JudgeSettings
 
 LABELS = (ENERGY, "volume_per_atom", "magnetization_density", "bulk_modulus", "e_above_hull")
 STORED = tuple(name for name in LABELS if name != "volume_per_atom")
@@ -38,9 +38,7 @@ def labelled(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
         The rows that are valid, each crystal in all the symmetry that it has (`data.full_symmetry`), with its
         ``crystal_key``, none of them a known compound or there twice; and how many others there were for which reason.
     """
-    relaxed = judged_batch(frame)
-    energy = torch.from_numpy(frame["energy_per_atom"].to_numpy(copy=True))
-    values = formation_energy(relaxed, energy, elemental_references(SCALE), SCALE).numpy()
+    values = judged_formation_energies(frame)
     modulus = frame["bulk_modulus"].where(frame["bulk_modulus"] > 0)  # at a maximum, not a minimum
     frame = frame.assign(bulk_modulus=modulus)
     frame[ENERGY] = values

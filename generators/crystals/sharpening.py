@@ -11,7 +11,6 @@ find where it errs.
 from __future__ import annotations
 
 import math
-import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -29,6 +28,7 @@ from torch import Tensor
 from data.frames import from_frame
 from data.orbit_batch import OrbitBatch
 from data.respelling import respell
+from data.workers import threads, worker_context
 from generators.conditioning import condition_features
 from generators.crystals.datamodule import CrystalDataModule, CrystalRows, SizedBatches, trimmed
 from generators.crystals.draws import CrystalDraws
@@ -38,12 +38,11 @@ from generators.crystals.kept_rounds import KeptRounds
 from generators.crystals.likelihood import negative_log_likelihood
 from generators.crystals.module import TRAINED, CrystalDiffusion
 from generators.crystals.sharpening_draws import BALANCED, DISTANCE, FREE, LEVELS, NEAR, draw_shard
-from generators.judging import JudgeWorkers, judged_batch, write_parquet
+from generators.judging import JudgeWorkers, judged_formation_energies, write_parquet
 from generators.manifest import claim_folder
 from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import fractions_of_batch
 from generators.oracles.hull_tables import ENERGY, FAR_BELOW, KNOWN, WORDS, read_hull
-from generators.oracles.judge import elemental_references, formation_energy
 from generators.precision import fast_bfloat16
 from generators.schedule import move_average
 from generators.screening.crystal_funnel import KnownCrystals
@@ -202,18 +201,13 @@ class Sharpening:
     def run(self) -> Path:
         """The file of the last model."""
         first = self._resume()
-        context = multiprocessing.get_context("spawn")
-        threads = torch.get_num_threads()
-        torch.set_num_threads(self.settings.workers)
-        try:
-            with (
-                ProcessPoolExecutor(self.settings.workers, context, start_drawing) as pool,
-                JudgeWorkers(workers=self.settings.workers, device="cpu") as judge,
-            ):
-                for number in range(first, self.settings.rounds):
-                    self._round(number, pool, judge)
-        finally:
-            torch.set_num_threads(threads)
+        with (
+            threads(self.settings.workers),
+            ProcessPoolExecutor(self.settings.workers, worker_context(), start_drawing) as pool,
+            JudgeWorkers(workers=self.settings.workers, device="cpu") as judge,
+        ):
+            for number in range(first, self.settings.rounds):
+                self._round(number, pool, judge)
         return self.kept.model(self.settings.rounds)
 
     # -- what is kept -------------------------------------------------------------------------------------
@@ -272,8 +266,7 @@ class Sharpening:
         if not self._judged(number).exists():
             batch = from_frame(some)
             frame = judge.judge(batch, self.folder / "judge", f"round-{number:02d}", JUDGE_SHARD)
-            energy = torch.from_numpy(frame["energy_per_atom"].to_numpy(copy=True))
-            values = formation_energy(judged_batch(frame), energy, elemental_references(SCALE), SCALE).numpy()
+            values = judged_formation_energies(frame)
             above = self.hull.e_above_hull(fractions_of_batch(batch), values, SCALE)
             usable = frame["valid"].to_numpy(bool) & (above >= FAR_BELOW)
             # As they were drawn, not as they relaxed: so the surrogate sees those that it is asked about.

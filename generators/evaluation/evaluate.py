@@ -20,11 +20,10 @@ from data.protostructure import crystal_key, protostructure_label
 from generators.evaluation.matching import first_equal, matches, same_crystals
 from generators.evaluation.metrics import Figure, distances, summarise
 from generators.evaluation.samples import Samples, displacement, shortest_distance, without_symmetry
-from generators.judging import JudgeWorkers, PhononWorkers, judged_batch
+from generators.judging import JudgeWorkers, PhononWorkers, judged_batch, judged_formation_energies
 from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import Hull, fractions_of_batch
 from generators.oracles.hull_tables import FAR_BELOW
-from generators.oracles.judge import elemental_references, formation_energy
 from generators.screening.charge_balance import balanced_or_alloy, charge_balanced
 
 ENERGY = "formation_energy_per_atom"
@@ -228,8 +227,7 @@ def _as_generated(dataset: CrystalDataset, reference: Reference) -> tuple[pd.Dat
 def _add_energies(
     table: pd.DataFrame, judged: pd.DataFrame, relaxed: OrbitBatch, hull: Hull, protocol: Protocol
 ) -> None:
-    energy = torch.from_numpy(judged["energy_per_atom"].to_numpy(copy=True))
-    values = formation_energy(relaxed, energy, elemental_references(SCALE), SCALE).numpy()
+    values = judged_formation_energies(judged)
     fractions = fractions_of_batch(relaxed)
     table["relaxed"] = judged["valid"]
     table["reason"] = judged["reason"]

@@ -74,9 +74,11 @@ def reference_compounds() -> pd.DataFrame:
         return pd.read_parquet(path)
 
 
-def judged_compounds() -> pd.DataFrame:
-    """`reference_compounds` with the column ``e_above_hull``: CHGNet's energies above the embedded hull, eV/atom."""
-    compounds = reference_compounds()
+def judged_compounds(compounds: pd.DataFrame | None = None) -> pd.DataFrame:
+    """`reference_compounds`, or some of them, with the column ``e_above_hull``: CHGNet's energies above the embedded
+    hull, eV/atom."""
+    if compounds is None:
+        compounds = reference_compounds()
     energy = compounds[ENERGY].to_numpy(dtype=np.float64)
     return compounds.assign(
         e_above_hull=chgnet_hull().e_above_hull(fractions_of(compounds["formula"]), energy, SCALE)

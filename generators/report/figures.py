@@ -174,6 +174,7 @@ def structure_view(structure: Structure) -> go.Figure:
     """3D view of a conventional cell; works without a network."""
     import pymatviz
 
-    figure: go.Figure = pymatviz.structure_3d(structure, show_bonds=True)
+    grey = {"color": False}  # a bond in the colours of its atoms takes ten traces in place of one
+    figure: go.Figure = pymatviz.structure_3d(structure, show_bonds=True, bond_kwargs=grey)
     figure.update_layout(height=400, width=345, margin={"l": 0, "r": 0, "t": 0, "b": 0}, title=None, showlegend=False)
     return figure

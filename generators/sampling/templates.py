@@ -153,7 +153,7 @@ class Templates:
         """
         orders = element_orders(task.composition)
         wanted = self._features[torch.tensor(orders)].flatten(1)
-        formula = _anonymous(task.composition)
+        formula = anonymous_formula(task.composition)
         crystals: list[Crystal] = []
         votes: list[float] = []
         for label in self._rows:
@@ -292,7 +292,7 @@ def _species(crystal: Crystal) -> tuple[int, ...]:
     return tuple(dict.fromkeys(crystal.atomic_numbers))
 
 
-def _anonymous(composition: Mapping[int, int]) -> str:
+def anonymous_formula(composition: Mapping[int, int]) -> str:
     """``AB2`` as in the labels."""
     counts = sorted(composition.values())
     return "".join(f"{chr(ord('A') + i)}{n if n > 1 else ''}" for i, n in enumerate(counts))

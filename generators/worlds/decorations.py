@@ -14,11 +14,10 @@ from data.decoration import canonical_elements, to_orbit_batch, with_volume_per_
 from data.decorations import load_decorations
 from data.prototype_table import PrototypeTable
 from data.prototypes import prototype_library
-from generators.judging import JudgeWorkers, judged_batch
+from generators.judging import JudgeWorkers, judged_batch, judged_formation_energies
 from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import fractions_of_batch
 from generators.oracles.hull_tables import FAR_BELOW, known_hull
-from generators.oracles.judge import elemental_references, formation_energy
 from generators.screening.atomic_volumes import additive_volume
 from generators.wish import Interval, Wish
 from generators.worlds.space import Space
@@ -60,8 +59,7 @@ def judge_by_chgnet(space: Space, folder: Path) -> dict[str, Tensor]:
     ):
         frame = judge.judge(batch, folder, PROTOTYPE, SHARD, lambda n, _: bar.update(n))
     relaxed = judged_batch(frame)
-    energy = torch.from_numpy(frame["energy_per_atom"].to_numpy(copy=True))
-    formation = formation_energy(relaxed, energy, elemental_references(SCALE), SCALE).numpy()
+    formation = judged_formation_energies(frame)
     above = known_hull().e_above_hull(fractions_of_batch(relaxed), formation, SCALE)
     columns = {ABOVE: above, **{name: frame[name].to_numpy(float) for name in (MAGNETIZATION, MODULUS)}}
     columns[MODULUS] = np.where(columns[MODULUS] > 0, columns[MODULUS], np.nan)  # at a maximum, not a minimum

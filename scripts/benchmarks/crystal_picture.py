@@ -13,11 +13,10 @@ from pymatgen.core import Structure
 
 from benchmarks.crystal_sets import RELAXED, CrystalBench
 from data.cells import decode
-from generators.judging import JudgeWorkers, judged_batch
+from generators.judging import JudgeWorkers, judged_batch, judged_formation_energies
 from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import fractions_of_batch
 from generators.oracles.hull_tables import known_hull
-from generators.oracles.judge import elemental_references, formation_energy
 
 N, SHOWN, SEED = 64, 4, 0
 IMAGE = Path(__file__).resolve().parents[2] / "docs" / "images" / "crystals.png"
@@ -33,10 +32,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name, judge:
         frame = judge.judge(batch, Path(name), "picture")
     relaxed = judged_batch(frame)
-    energy = formation_energy(
-        relaxed, torch.from_numpy(frame["energy_per_atom"].to_numpy(copy=True)), elemental_references(SCALE), SCALE
-    )
-    above = known_hull().e_above_hull(fractions_of_batch(relaxed), energy.numpy(), SCALE)
+    above = known_hull().e_above_hull(fractions_of_batch(relaxed), judged_formation_energies(frame), SCALE)
     above = np.where(frame["valid"] & np.isfinite(above), above, np.inf)
     order = np.argsort(above)
     picked = [*order[:SHOWN], *order[-SHOWN:]]

@@ -140,7 +140,7 @@ class CrystalBench:
     @cached_property
     def templates(self) -> Templates:
         """The embedded crystals, without what was made of held-out ones or is one of them."""
-        parts = [self._allowed(part) for part in (*calculated_crystals(), known_voters())]
+        parts = [self._allowed(part) for part in (*calculated_crystals(), known_voters(reference_compounds()))]
         return templates_of(parts, len(parts[-1]))
 
     def _allowed(self, dataset: CrystalDataset) -> CrystalDataset:

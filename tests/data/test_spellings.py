@@ -48,8 +48,8 @@ def test_all_spellings_are_one_crystal(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_all_spellings_are_one_crystal_for_every_prototype() -> None:
-    for i, prototype in enumerate(LIBRARY):
+def test_all_spellings_are_one_crystal_for_every_third_prototype() -> None:
+    for i, prototype in enumerate(LIBRARY[::3]):
         check(prototype, n=2, seed=i)
 
 

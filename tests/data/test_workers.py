@@ -10,13 +10,12 @@ import time
 from pathlib import Path
 
 PROGRAM = """
-import multiprocessing, os, sys, time
+import os, sys, time
 from concurrent.futures import ProcessPoolExecutor
-from data.workers import start_worker
+from data.workers import start_worker, worker_context
 
 if __name__ == "__main__":
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context, initializer=start_worker) as pool:
+    with ProcessPoolExecutor(1, mp_context=worker_context(), initializer=start_worker) as pool:
         print(pool.submit(os.getpid).result(), flush=True)
         time.sleep(60)
 """

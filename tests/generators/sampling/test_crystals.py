@@ -49,7 +49,10 @@ NOTHING = Conditions.nothing(1, 1)
 
 def colder(sampler: CrystalSampler) -> CrystalSampler:
     """Draws elements a second time, at another temperature than the prototypes."""
-    settings = CrystalSamplerSettings(steps=2, temperature=0.5)
+    return using(sampler, CrystalSamplerSettings(steps=2, temperature=0.5))
+
+
+def using(sampler: CrystalSampler, settings: CrystalSamplerSettings) -> CrystalSampler:
     return CrystalSampler(sampler.denoiser, sampler.scales, sampler.strain_scale, KNOWN, settings)
 
 
@@ -126,14 +129,13 @@ def test_no_constraint_is_ever_violated(sampler: CrystalSampler) -> None:
     drawn = asked = 0
     reasons: list[str] = []
     kinds: Counter[str] = Counter()
-    twice = colder(sampler)
+    once, twice = (using(sampler, CrystalSamplerSettings(steps=1, temperature=t)) for t in (1.0, 0.5))
     while drawn < 10_000:
         arguments = random_task(generator)
         asked += 1
         try:
             task = CrystalTask(**arguments)
-            using = twice if asked % 2 else sampler
-            batch = using.draw(task, NOTHING, 100, torch.Generator().manual_seed(asked))
+            batch = (twice if asked % 2 else once).draw(task, NOTHING, 100, torch.Generator().manual_seed(asked))
         except ValueError as error:
             reasons.append(str(error))
             continue
@@ -229,9 +231,9 @@ def test_with_templates_the_wish_holds_and_known_prototypes_keep_their_geometry(
     quiet = CrystalDenoiser(1, sampler.denoiser.config).eval()
     settings = CrystalSamplerSettings(steps=2, template_noise=0.02, template_share=0.5)
     templates = Templates(batch, torch.zeros(len(batch)))
-    using = CrystalSampler(quiet, sampler.scales, sampler.strain_scale, KNOWN, settings, templates)
+    following = CrystalSampler(quiet, sampler.scales, sampler.strain_scale, KNOWN, settings, templates)
     task = CrystalTask(composition={22: 1, 8: 2}, n_atoms=(3, 12))
-    drawn = using.draw(task, NOTHING, 40, torch.Generator().manual_seed(0))
+    drawn = following.draw(task, NOTHING, 40, torch.Generator().manual_seed(0))
     assert len(drawn) == 40
     assert bool(task.fulfilled(drawn).all())
     start = templates.start(drawn)
@@ -244,13 +246,8 @@ def test_with_templates_the_wish_holds_and_known_prototypes_keep_their_geometry(
 def test_guidance_moves_samples_towards_the_wish(sampler: CrystalSampler) -> None:
     wish = Conditions(torch.tensor([[0.9]]), torch.tensor([[1.0]]), torch.tensor([[True]]))
     plain = sampler.draw(CrystalTask(), wish, 20, torch.Generator().manual_seed(0))
-    guided = CrystalSampler(
-        sampler.denoiser,
-        sampler.scales,
-        sampler.strain_scale,
-        KNOWN,
-        CrystalSamplerSettings(steps=2, guidance=3.0, prototype_guidance=30.0),
-    ).draw(CrystalTask(), wish, 20, torch.Generator().manual_seed(0))
+    strong = CrystalSamplerSettings(steps=2, guidance=3.0, prototype_guidance=30.0)
+    guided = using(sampler, strong).draw(CrystalTask(), wish, 20, torch.Generator().manual_seed(0))
     assert plain.space_group.tolist() != guided.space_group.tolist()
 
 
