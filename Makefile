@@ -14,7 +14,8 @@ test: $(STAMP)
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-# torch first and alone: otherwise other packages may draw a CUDA build. pip compiles on one core, and tests of packages.
+# torch first and alone: otherwise other packages may draw a CUDA build. pip would write byte code on one core, and that of
+# packages' tests too. Some packages hold files that this Python cannot compile, and never imports: hence "|| true".
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m $(PIP) torch

@@ -45,6 +45,8 @@ one try from the composition, with it 55 (mean of four seeds)."""
 def embedded_templates(formula: str | None = None) -> Templates:
     """The embedded hypothetical crystals as templates; the known compounds of an anonymous formula as voters."""
     parts = calculated_crystals()
+    if formula is None:
+        return templates_of(parts)
     known = reference_compounds()
     known = known[known["protostructure"].str.split("_").str[0] == formula]
     if not len(known):

@@ -9,6 +9,11 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+import torch
+
+from data.workers import threads
+
 PROGRAM = """
 import os, sys, time
 from concurrent.futures import ProcessPoolExecutor
@@ -47,3 +52,16 @@ def test_an_idle_worker_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     if alive(worker):
         os.kill(worker, signal.SIGKILL)
         raise AssertionError("the worker outlived its parent")
+
+
+def test_threads_are_as_many_as_before_even_after_an_error() -> None:
+    before = torch.get_num_threads()
+
+    def fail() -> None:
+        with threads(before + 1):
+            assert torch.get_num_threads() == before + 1
+            raise ValueError("inside")
+
+    with pytest.raises(ValueError, match="inside"):
+        fail()
+    assert torch.get_num_threads() == before

@@ -10,7 +10,7 @@ from generators.sampling.crystal_task import CrystalTask
 
 
 def test_known_compounds_of_the_formula_vote_for_prototypes() -> None:
-    task = CrystalTask(composition={56: 1, 8: 1, 34: 2})  # no embedded compound of these
+    task = CrystalTask(composition={56: 1, 8: 1, 34: 2})
     alone, voted = embedded_templates(), embedded_templates("ABC2")
     assert len(voted) == len(alone) and voted.labels == alone.labels
     chosen = [t.prototypes(task, 5000, torch.Generator().manual_seed(0)) for t in (alone, voted)]
