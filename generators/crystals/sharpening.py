@@ -2,10 +2,10 @@
 
 Expert iteration (Anthony, Tian & Barber, NeurIPS 2017) with few judge calls: in each round the model draws under the
 wish to be stable, the embedded surrogate chooses the likeliest new part within limits on what is common, and the
-model learns these, and to draw less often what is least likely, is known or was drawn already, beside its training
-data. Prototypes and elements alone are learnt, so that draws need no geometry but that of their templates, and a
-round has many. A few of what is chosen are judged, and correct the surrogate: a model that is paid by it would else
-find where it errs.
+model learns these, and to draw less often what is least likely or is known, beside its training data. What an earlier
+round drew is not chosen again, and not unlearnt either: much of it is what the model shall draw. Prototypes and
+elements alone are learnt, so that draws need no geometry but that of their templates, and a round has many. A few of
+what is chosen are judged, and correct the surrogate: a model that is paid by it would else find where it errs.
 """
 
 from __future__ import annotations
@@ -97,9 +97,9 @@ class SharpeningSettings:
         no_template: distance of elements that counts where no embedded crystal has the protostructure, and at most.
         judged: of these, at random, are relaxed by CHGNet before the next round draws; 0 for none.
         passes: over these.
-        known: weight of what is not new, beside 1 of what is chosen; negative: it shall be drawn less often. New is a
-            crystal that was not drawn before, of a formula that no known compound has.
-        unlikely: weight of the new ones with the lowest score.
+        known: weight of what is known or a repetition in a round, beside 1 of what is chosen; negative: it shall be
+            drawn less often. A formula that a known compound has is known.
+        unlikely: weight of the others with the lowest score.
         unlikely_share: of the draws that are these.
         unlearnt: largest sum of either of these weights beside that of what is chosen; of what is known, in each space
             group. A model that unlearns more than it learns ends where nothing was seen.
@@ -124,10 +124,10 @@ class SharpeningSettings:
     no_template: float = 1.0
     judged: int = 300
     passes: int = 3
-    known: float = -0.5
+    known: float = -0.75
     unlikely: float = -0.5
     unlikely_share: float = 0.125
-    unlearnt: float = 0.3
+    unlearnt: float = 0.4
     batch_size: int = 192
     anchor: float = 0.5
     learning_rate: float = 4e-4
@@ -189,7 +189,7 @@ class Sharpening:
         tables = {f"hull {path}": path for path in hull if str(path) not in WORDS}
         claim_folder(folder, plain, {"generator": draws.model, **tables}, MAY_DIFFER)
         self.base, self.share = data.parts["train"], data.share
-        self.known = KnownCrystals()
+        self.known, self.drawn = KnownCrystals(), set[str]()
         self.elements = torch.zeros(len(module.denoiser.elements), dtype=torch.bool)
         self.elements[list(draws.task.allowed_elements or module.known_elements)] = True
         self.wish = (condition_features(draws.wish, module.scales), draws.wish.given)
@@ -222,7 +222,7 @@ class Sharpening:
         """The first round to do; the model and the optimizer are as they were then."""
         done = self.kept.resume()
         for number in range(done):
-            self.known.add(pd.read_parquet(self._drawn(number), columns=["crystal_key"])["crystal_key"])
+            self.drawn.update(pd.read_parquet(self._drawn(number), columns=["crystal_key"])["crystal_key"])
         return done
 
     # -- one round ----------------------------------------------------------------------------------------
@@ -232,14 +232,15 @@ class Sharpening:
         if not self._drawn(number).exists():
             write_parquet(self._draw(number, pool), self._drawn(number))
         drawn, middle = pd.read_parquet(self._drawn(number)), time.monotonic()
-        new = _new(drawn, self.known)
-        score, groups = self._score(drawn, new), drawn["space_group"].to_numpy(np.int64)
+        new, groups = _new(drawn, self.known), drawn["space_group"].to_numpy(np.int64)
+        first = new & ~drawn["crystal_key"].isin(self.drawn).to_numpy()
+        score = self._score(drawn, first)
         chosen = self._choose(drawn, score)
         if not chosen:
             raise ValueError(f"draws={settings.draws}: nothing of round {number + 1} is new and likely, draw more")
         told = self._confirm(number, drawn.iloc[chosen], judge)
-        self.known.add(drawn["crystal_key"])
-        loss = self._learn(number, from_frame(drawn), self._weights(groups, new, score, chosen))
+        self.drawn.update(drawn["crystal_key"])
+        loss = self._learn(number, from_frame(drawn), self._weights(groups, ~new, first, score, chosen))
         self.kept.keep(number + 1)
         near, on, _ = (float((drawn[name] * new).mean()) for name in LEVELS)
         self.log(
@@ -278,7 +279,7 @@ class Sharpening:
         return f"of {len(some)} judged {found} at most {levels} ({expected} expected); "
 
     def _score(self, drawn: pd.DataFrame, new: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """[N]: how likely it is stable, more near a template and with few free coordinates; 0 where it is known or
+        """[N]: how likely it is stable, more near a template and with few free coordinates; 0 where it is not new or
         neither neutral nor an alloy."""
         score = drawn[list(LEVELS)].to_numpy(np.float64) @ PAY * new * drawn[BALANCED].to_numpy(bool)
         score /= 1 + (drawn[DISTANCE].clip(upper=self.settings.no_template).to_numpy(np.float64) / FAR_TEMPLATE) ** 2
@@ -306,17 +307,24 @@ class Sharpening:
         return [row for row in kept if score[row] > LEAST]
 
     def _weights(
-        self, groups: NDArray[np.int64], new: NDArray[np.bool_], score: NDArray[np.float64], chosen: list[int]
+        self,
+        groups: NDArray[np.int64],
+        known: NDArray[np.bool_],
+        first: NDArray[np.bool_],
+        score: NDArray[np.float64],
+        chosen: list[int],
     ) -> NDArray[np.float64]:
-        """[N]: how much each shall be drawn more often, or less; ``groups`` [N]: space groups."""
-        settings, weight = self.settings, np.zeros(len(new))
-        least = np.flatnonzero(new)[np.argsort(score[new], kind="stable")][: round(settings.unlikely_share * len(new))]
+        """[N]: how much each shall be drawn more often, or less; ``groups`` [N]: space groups; ``first`` [N]: neither
+        known nor drawn in an earlier round."""
+        settings, weight = self.settings, np.zeros(len(score))
+        rows = np.flatnonzero(first)
+        least = rows[np.argsort(score[rows], kind="stable")][: round(settings.unlikely_share * len(score))]
         weight[least] = max(settings.unlikely, -settings.unlearnt * len(chosen) / max(len(least), 1))
         # Where a space group is mostly known, unlearning all of that would unlearn the group.
         learnt = np.bincount(groups[chosen], minlength=groups.max() + 1)
-        known = np.bincount(groups[~new], minlength=groups.max() + 1)
-        each = np.maximum(settings.known, -settings.unlearnt * learnt / np.maximum(known, 1))
-        weight[~new] = each[groups[~new]]
+        unlearnt = np.bincount(groups[known], minlength=groups.max() + 1)
+        each = np.maximum(settings.known, -settings.unlearnt * learnt / np.maximum(unlearnt, 1))
+        weight[known] = each[groups[known]]
         weight[chosen] = 1.0
         return weight
 
@@ -375,7 +383,7 @@ def _sized(batch: OrbitBatch, rows: Tensor, size: int, generator: torch.Generato
 
 
 def _new(table: pd.DataFrame, known: KnownCrystals) -> NDArray[np.bool_]:
-    """[N] neither known nor a repetition of an earlier row, of a formula that no known compound has."""
+    """[N] neither known nor a repetition of a row before it, of a formula that no known compound has."""
     fresh = ~(table["crystal_key"].duplicated() | table["formula"].isin(known_formulas())).to_numpy()
     rows = zip(table["crystal_key"], table["space_group"], table["atomic_numbers"], strict=True)
     return np.array([some and not known.reason(*row) for some, row in zip(fresh, rows, strict=True)], dtype=bool)

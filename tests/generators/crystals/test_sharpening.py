@@ -152,13 +152,18 @@ def test_the_likeliest_new_ones_are_chosen_within_limits(
     # Of five two at most are of one system; not the unbalanced nor the known one; P1 and far templates count less.
     assert chosen == [2, 0, 3, 5, 7]
     # Of the new ones the three with the lowest score: the unbalanced one, the far template, P1.
-    assert list(teacher._weights(groups, new, score, chosen)) == [1, 0, 1, 1, -0.2, 1, -0.2, 1, -0.5, -0.2]
+    assert list(teacher._weights(groups, ~new, new, score, chosen)) == [1, 0, 1, 1, -0.2, 1, -0.2, 1, -0.75, -0.2]
+    # What an earlier round drew is neither learnt nor unlearnt.
+    first = new.copy()
+    first[6] = False
+    weight = teacher._weights(groups, ~new, first, score, chosen)
+    assert weight.tolist() == pytest.approx([1, 0, 1, 1, -0.2, 1, 0, 1, -0.75, -0.2])
     # Free coordinates cost, half at fifteen.
     free = drawn.assign(**{FREE: [15, 0, *[0] * 8]})
     assert teacher._score(free, new).tolist() == pytest.approx([score[0] / 2, *score[1:]])
     # Of either kind no more is unlearnt than a twentieth of what is learnt.
     teacher.settings = replace(settings, unlearnt=0.05)
-    bounded = teacher._weights(groups, new, score, chosen)
+    bounded = teacher._weights(groups, ~new, new, score, chosen)
     assert bounded.tolist() == pytest.approx([1, 0, 1, 1, -0.25 / 3, 1, -0.25 / 3, 1, -0.25, -0.25 / 3])
     # Lanthanides are counted together.
     teacher.settings = replace(settings, lanthanides=0.4)
@@ -189,11 +194,11 @@ def test_of_a_space_group_no_more_is_unlearnt_as_known_than_of_it_is_learnt(
     teacher = sharpening(taught, tmp_path, lambda line: None, settings)
     groups = np.array([62, 62, 62, 62, 62, 225, 225, 225, 1])
     new = np.array([True, False, False, False, False, True, True, False, False])
-    weight = teacher._weights(groups, new, np.ones(9), [0, 5, 6])
-    assert weight.tolist() == [1, -0.125, -0.125, -0.125, -0.125, 1, 1, -0.5, 0]
+    weight = teacher._weights(groups, ~new, new, np.ones(9), [0, 5, 6])
+    assert weight.tolist() == [1, -0.125, -0.125, -0.125, -0.125, 1, 1, -0.75, 0]
 
 
-def test_new_is_what_was_not_drawn_before_of_a_formula_that_no_known_compound_has() -> None:
+def test_new_is_what_is_not_known_of_a_formula_that_no_known_compound_has() -> None:
     salt, potassium = load_exchanges().batch.select(torch.tensor([0])).to_crystals()[0], "Cs4KRb3Na2"
     table = pd.DataFrame(
         {
