@@ -58,6 +58,7 @@ def test_perovskites_may_repeat_elements(tables: Path) -> None:
     assert int(world.hits(world.targets["heat_all < 0.2"]).sum()) > 0
 
 
+@pytest.mark.slow
 def test_a_campaign_from_the_configuration(tables: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     small = config(tables=str(tables), budget=24, batch=12, first=12, draws=200, steps=20, samples=100)

@@ -71,6 +71,7 @@ def test_so_much_of_the_chosen_draws_is_seen_in_a_pass(table: Path, share: float
     assert bool((data.share[chosen] == share).all()) and bool((data.share == 1).any())
 
 
+@pytest.mark.slow
 def test_chosen_draws_can_be_charge_balanced_ones_alone(table: Path) -> None:
     settings = config(table, [])
     number = SOURCES.index("chosen")

@@ -39,6 +39,7 @@ def iteration(
     return ExpertIteration(module, data, drawn, replace(SETTINGS, draws=draws), folder, log)
 
 
+@pytest.mark.slow
 def test_rounds_draw_judge_and_learn_and_a_killed_run_goes_on(
     taught: tuple[CrystalDataModule, CrystalDiffusion], tmp_path: Path
 ) -> None:

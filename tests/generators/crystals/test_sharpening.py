@@ -54,6 +54,7 @@ def sharpening(
     return Sharpening(module, data, drawn, settings, folder, hull, log)
 
 
+@pytest.mark.slow
 def test_rounds_draw_and_learn_and_a_killed_run_goes_on(
     taught: tuple[CrystalDataModule, CrystalDiffusion], tmp_path: Path
 ) -> None:
@@ -86,6 +87,7 @@ def test_rounds_draw_and_learn_and_a_killed_run_goes_on(
         sharpening(taught, tmp_path, lines.append, hull=(table,))
 
 
+@pytest.mark.slow
 def test_what_is_chosen_becomes_likelier_than_what_is_known(
     taught: tuple[CrystalDataModule, CrystalDiffusion], tmp_path: Path
 ) -> None:

@@ -65,6 +65,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     cli.evaluate()
 
 
+@pytest.mark.slow
 def test_command_gives_each_sample_its_fate(
     samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -110,6 +111,7 @@ def test_command_gives_each_sample_its_fate(
     assert "choose another run=NAME" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_known_compounds_alone_may_be_the_hull(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     decorations = load_decorations()

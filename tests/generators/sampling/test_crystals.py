@@ -260,6 +260,7 @@ def test_each_crystal_has_the_number_of_elements_that_was_drawn_for_it(sampler: 
     assert torch.equal(drawn.n_elements, shall)
 
 
+@pytest.mark.slow
 def test_small_crystals_are_those_that_the_model_would_draw_small(sampler: CrystalSampler) -> None:
     """Not larger ones squeezed: numbers of elements are spread as among the small ones of a draw without a limit."""
     generator = torch.Generator().manual_seed(2)

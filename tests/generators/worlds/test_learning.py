@@ -162,6 +162,7 @@ class Killed(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_a_killed_campaign_ends_as_an_uninterrupted_one(world: World, tmp_path: Path) -> None:
     def equal(a: Judgements, b: Judgements) -> bool:
         return torch.equal(a.index, b.index) and torch.equal(a.labels, b.labels) and torch.equal(a.round, b.round)
@@ -205,6 +206,7 @@ def test_a_campaign_stops_when_it_has_enough_or_finds_nothing_more(world: World,
     assert tired._stop(20, 0) == "no hit in 2 rounds" and tired._stop(20, 1) == ""
 
 
+@pytest.mark.slow
 def test_a_campaign_goes_on_from_what_another_has_learnt(world: World, tmp_path: Path) -> None:
     first = campaign(world, tmp_path / "first", budget=40)
     first.run()
