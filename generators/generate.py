@@ -136,10 +136,11 @@ class Generation:
         return pd.concat([frame, predicted.reset_index(drop=True)], axis=1)
 
     def _with_energy(self, frame: pd.DataFrame) -> pd.DataFrame:
-        values = judged_formation_energies(frame)
+        relaxed = judged_batch(frame)
+        values = judged_formation_energies(frame, relaxed)
         frame = frame.assign(formation_energy_per_atom=values)
         if "e_above_hull" in self.wish.intervals:
-            frame["e_above_hull"] = chgnet_hull().e_above_hull(fractions_of_batch(judged_batch(frame)), values, SCALE)
+            frame["e_above_hull"] = chgnet_hull().e_above_hull(fractions_of_batch(relaxed), values, SCALE)
         return frame
 
     def _hits(self, frame: pd.DataFrame) -> NDArray[np.bool_]:

@@ -236,7 +236,9 @@ def judged_batch(frame: pd.DataFrame) -> OrbitBatch:
     return from_frame(frame)
 
 
-def judged_formation_energies(frame: pd.DataFrame) -> NDArray[np.float64]:
-    """[N] eV/atom of a table of CHGNet's `JudgeWorkers`; NaN where an element has no reference."""
+def judged_formation_energies(frame: pd.DataFrame, relaxed: OrbitBatch | None = None) -> NDArray[np.float64]:
+    """[N] eV/atom of a table of CHGNet's `JudgeWorkers`; NaN where an element has no reference. ``relaxed``: its
+    crystals, where they have been read already."""
     energy = torch.from_numpy(frame["energy_per_atom"].to_numpy(dtype=np.float64, copy=True))
-    return formation_energy(judged_batch(frame), energy, elemental_references(SCALE), SCALE).numpy()
+    batch = judged_batch(frame) if relaxed is None else relaxed
+    return formation_energy(batch, energy, elemental_references(SCALE), SCALE).numpy()

@@ -107,8 +107,8 @@ class CrystalJudge:
 
     def with_values(self, frame: pd.DataFrame) -> pd.DataFrame:
         """A table of `generators.judging` with energies (eV/atom), and band gaps (eV) if they are measured."""
-        values, batch = judged_formation_energies(frame), judged_batch(frame)
-        fractions = fractions_of_batch(batch)
+        batch = judged_batch(frame)
+        values, fractions = judged_formation_energies(frame, batch), fractions_of_batch(batch)
         frame = frame.assign(
             formation_energy_per_atom=values,
             e_above_hull=self.hull.e_above_hull(fractions, values, SCALE),

@@ -227,7 +227,7 @@ def _as_generated(dataset: CrystalDataset, reference: Reference) -> tuple[pd.Dat
 def _add_energies(
     table: pd.DataFrame, judged: pd.DataFrame, relaxed: OrbitBatch, hull: Hull, protocol: Protocol
 ) -> None:
-    values = judged_formation_energies(judged)
+    values = judged_formation_energies(judged, relaxed)
     fractions = fractions_of_batch(relaxed)
     table["relaxed"] = judged["valid"]
     table["reason"] = judged["reason"]

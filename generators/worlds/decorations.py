@@ -59,7 +59,7 @@ def judge_by_chgnet(space: Space, folder: Path) -> dict[str, Tensor]:
     ):
         frame = judge.judge(batch, folder, PROTOTYPE, SHARD, lambda n, _: bar.update(n))
     relaxed = judged_batch(frame)
-    formation = judged_formation_energies(frame)
+    formation = judged_formation_energies(frame, relaxed)
     above = known_hull().e_above_hull(fractions_of_batch(relaxed), formation, SCALE)
     columns = {ABOVE: above, **{name: frame[name].to_numpy(float) for name in (MAGNETIZATION, MODULUS)}}
     columns[MODULUS] = np.where(columns[MODULUS] > 0, columns[MODULUS], np.nan)  # at a maximum, not a minimum

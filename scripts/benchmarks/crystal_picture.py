@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name, judge:
         frame = judge.judge(batch, Path(name), "picture")
     relaxed = judged_batch(frame)
-    above = known_hull().e_above_hull(fractions_of_batch(relaxed), judged_formation_energies(frame), SCALE)
+    above = known_hull().e_above_hull(fractions_of_batch(relaxed), judged_formation_energies(frame, relaxed), SCALE)
     above = np.where(frame["valid"] & np.isfinite(above), above, np.inf)
     order = np.argsort(above)
     picked = [*order[:SHOWN], *order[-SHOWN:]]
