@@ -8,7 +8,8 @@ from torch.nn import functional as F
 from data.exchanges import load_exchanges
 from data.wyckoff import wyckoff_table
 from generators.conditioning import Conditions, condition_features
-from generators.crystals.likelihood import negative_log_likelihood
+from generators.crystals.datamodule import trimmed
+from generators.crystals.likelihood import divergence_from_guided, negative_log_likelihood
 from generators.crystals.model import load_crystal_model
 from generators.crystals.noise import observe
 from generators.denoiser.crystal_denoiser import CrystalCondition
@@ -64,3 +65,32 @@ def test_the_bound_of_a_crystal_of_one_orbit_is_its_likelihood() -> None:
         rows, one.atomic_number[:, 0]
     ]
     assert torch.allclose(-total, first, atol=1e-3)
+
+
+@torch.no_grad()
+def test_the_divergence_from_what_is_said_with_guidance() -> None:
+    model = load_crystal_model(shipped("crystal"))
+    model.denoiser.draws_in_bfloat16 = False
+    batch = load_exchanges().batch
+    some = trimmed(batch.select((batch.n_orbits <= 4).nonzero().squeeze(-1)[:40]))
+    some = some.replace(coordinates=some.coordinates.float(), strain=some.strain.float())
+    wish = Conditions.from_wish({"e_above_hull": Interval(-0.05, 0.03)}, [scale.name for scale in model.scales], 1)
+    asked = (condition_features(wish, model.scales), wish.given)
+    given = (model.strain_scale, some, asked, SOURCE, torch.ones(119, dtype=torch.bool))
+
+    def divergence(guidance: float, asks: tuple[torch.Tensor, torch.Tensor] = asked) -> torch.Tensor:
+        return divergence_from_guided(
+            model.denoiser, model.denoiser, guidance, *given[:2], asks, *given[3:], torch.Generator().manual_seed(0)
+        )[0]
+
+    assert torch.allclose(divergence(1.0), torch.zeros(40), atol=1e-5)
+    once, twice, thrice = (float(divergence(g).mean()) for g in (1.5, 2.0, 3.0))
+    assert 0 < once < twice < thrice
+    # Without a wish there is nothing to guide by.
+    nothing = (torch.zeros_like(asked[0]), torch.zeros_like(asked[1]))
+    assert torch.allclose(divergence(3.0, nothing), torch.zeros(40), atol=1e-4)
+    # The bound beside it is that of the same states.
+    _, bound = divergence_from_guided(
+        model.denoiser, model.denoiser, 2.0, *given, torch.Generator().manual_seed(3)
+    )  # fmt: skip
+    assert torch.equal(bound, negative_log_likelihood(model.denoiser, *given, torch.Generator().manual_seed(3)))

@@ -20,11 +20,12 @@ from generators.checkpoints import load_checkpoint
 from generators.conditioning import Conditions
 from generators.crystals import sharpening_draws
 from generators.crystals.datamodule import CrystalDataModule
+from generators.crystals.draw_and_learn import kinds_of
 from generators.crystals.draws import CrystalDraws, embedded_templates
 from generators.crystals.likelihood import negative_log_likelihood
 from generators.crystals.model import load_crystal_model
 from generators.crystals.module import CrystalDiffusion
-from generators.crystals.sharpening import Sharpening, SharpeningSettings, _new
+from generators.crystals.sharpening import Sharpening, SharpeningSettings
 from generators.crystals.sharpening_draws import BALANCED, DISTANCE, FREE, LEVELS, NEAR
 from generators.crystals.task_schema import SOURCES
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
@@ -110,7 +111,7 @@ def test_what_is_chosen_becomes_likelier_than_what_is_known(
 
     before = bounds()
     for number in range(settings.rounds):
-        teacher._learn(number, some, weight)
+        teacher._learn_weighted(number, some, torch.from_numpy(weight).float())
     gain = before - bounds()
     assert gain[weight > 0].mean() > gain[weight < 0].mean() + 0.5
 
@@ -147,25 +148,27 @@ def test_the_likeliest_new_ones_are_chosen_within_limits(
         }
     )
     groups = drawn["space_group"].to_numpy()
-    new = np.ones(10, dtype=bool)
-    new[8] = False
+    known, again = np.zeros(10, dtype=bool), np.zeros(10, dtype=bool)
+    known[8] = True
+    new = ~known
     score = teacher._score(drawn, new)
     chosen = teacher._choose(drawn, score)
     # Of five two at most are of one system; not the unbalanced nor the known one; P1 and far templates count less.
     assert chosen == [2, 0, 3, 5, 7]
     # Of the new ones the three with the lowest score: the unbalanced one, the far template, P1.
-    assert list(teacher._weights(groups, ~new, new, score, chosen)) == [1, 0, 1, 1, -0.2, 1, -0.2, 1, -0.75, -0.2]
-    # What an earlier round drew is neither learnt nor unlearnt.
-    first = new.copy()
-    first[6] = False
-    weight = teacher._weights(groups, ~new, first, score, chosen)
-    assert weight.tolist() == pytest.approx([1, 0, 1, 1, -0.2, 1, 0, 1, -0.75, -0.2])
+    weight = teacher._weights(groups, known, again, score, chosen)
+    assert weight.tolist() == [1, 0, 1, 1, -0.2, 1, -0.2, 1, -0.5, -0.2]
+    # What was drawn before has a weight of its own.
+    again[6] = True
+    weight = teacher._weights(groups, known, again, score, chosen)
+    assert weight.tolist() == pytest.approx([1, 0, 1, 1, -0.2, 1, -0.5, 1, -0.5, -0.2])
+    again[6] = False
     # Free coordinates cost, half at fifteen.
     free = drawn.assign(**{FREE: [15, 0, *[0] * 8]})
     assert teacher._score(free, new).tolist() == pytest.approx([score[0] / 2, *score[1:]])
     # Of either kind no more is unlearnt than a twentieth of what is learnt.
     teacher.settings = replace(settings, unlearnt=0.05)
-    bounded = teacher._weights(groups, ~new, new, score, chosen)
+    bounded = teacher._weights(groups, known, again, score, chosen)
     assert bounded.tolist() == pytest.approx([1, 0, 1, 1, -0.25 / 3, 1, -0.25 / 3, 1, -0.25, -0.25 / 3])
     # Lanthanides are counted together.
     teacher.settings = replace(settings, lanthanides=0.4)
@@ -195,24 +198,25 @@ def test_of_a_space_group_no_more_is_unlearnt_as_known_than_of_it_is_learnt(
     settings = replace(SETTINGS, unlearnt=0.5, unlikely_share=0.0)
     teacher = sharpening(taught, tmp_path, lambda line: None, settings)
     groups = np.array([62, 62, 62, 62, 62, 225, 225, 225, 1])
-    new = np.array([True, False, False, False, False, True, True, False, False])
-    weight = teacher._weights(groups, ~new, new, np.ones(9), [0, 5, 6])
-    assert weight.tolist() == [1, -0.125, -0.125, -0.125, -0.125, 1, 1, -0.75, 0]
+    known = np.array([False, True, True, True, True, False, False, True, True])
+    weight = teacher._weights(groups, known, ~known, np.ones(9), [0, 5, 6])
+    assert weight.tolist() == [1, -0.125, -0.125, -0.125, -0.125, 1, 1, -0.5, 0]
 
 
-def test_new_is_what_is_not_known_of_a_formula_that_no_known_compound_has() -> None:
+def test_draws_are_known_of_a_known_formula_or_drawn_before() -> None:
     salt, potassium = load_exchanges().batch.select(torch.tensor([0])).to_crystals()[0], "Cs4KRb3Na2"
     table = pd.DataFrame(
         {
             "crystal_key": ["a", "a", "b", "c", crystal_key(salt)],
             "space_group": [225, 225, 225, 225, salt.space_group],
             "atomic_numbers": [[19, 11], [19, 11], [11, 17], [19, 11], list(salt.atomic_numbers)],
-            "formula": [potassium, potassium, "NaCl", "Cs4Rb3Na2Li", salt.reduced_formula],
+            "formula": [potassium, potassium, "NaCl", "Cs4Rb3Na2Li", potassium],
         }
     )
-    known = KnownCrystals()
-    known.add(["c"])
-    assert _new(table, known).tolist() == [True, False, False, False, False]
+    kinds = kinds_of(table, KnownCrystals(), {"c"})
+    assert kinds.known.tolist() == [False, False, False, False, True]
+    assert kinds.old_formula.tolist() == [False, False, True, False, False]
+    assert kinds.again.tolist() == [False, True, False, True, False]
 
 
 def test_what_was_judged_corrects_what_is_expected_of_the_next_draws(
