@@ -16,7 +16,7 @@ from generators.crystals.teaching import against_hulls, start_sketching, teachin
 
 def main() -> None:
     parser = against_hulls(teaching_parser(__doc__.splitlines()[0], DistillationSettings()))
-    parser.add_argument("--judged", type=Path, action="append", default=[], help="table that sharpening wrote")
+    parser.add_argument("--judged", type=Path, nargs="+", default=[], help="tables that sharpening wrote")
     arguments = parser.parse_args()
     try:
         start = start_sketching(DistillationSettings(), arguments)

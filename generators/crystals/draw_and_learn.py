@@ -120,7 +120,10 @@ class DrawAndLearn(ABC, Generic[S]):
         self.hull_tables, self.judged = tuple(hull), tuple(judged)
         plain = {"learning": asdict(settings), "draws": asdict(draws.settings), "hull": [str(p) for p in hull]}
         tables = {f"hull {path}": path for path in hull if str(path) not in WORDS}
-        tables |= {f"judged {i}": path for i, path in enumerate(judged)}
+        tables |= {f"judged {path}": path for path in judged}
+        missing = next((name for name, path in tables.items() if not path.exists()), None)
+        if missing is not None:
+            raise ValueError(f"{missing}: is not there")
         claim_folder(folder, plain, {"generator": draws.model, **tables}, MAY_DIFFER)
         self.base, self.share = data.parts["train"], data.share
         self.known, self.drawn = KnownCrystals(), set[str]()

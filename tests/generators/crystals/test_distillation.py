@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -61,6 +62,16 @@ def test_it_learns_what_is_said_with_guidance_and_a_killed_run_goes_on(
     assert list(other["crystal_key"]) != list(drawn["crystal_key"])
     # Nothing is to be learnt there: the teacher says what the model says.
     assert "guidance 0.00 at first" in lines[-1]
+
+
+@pytest.mark.parametrize("given", [{"judged": [Path("nowhere")]}, {"hull": [Path("known"), Path("nowhere")]}])
+def test_a_table_that_is_not_there_is_one_line(
+    taught: tuple[CrystalDataModule, CrystalDiffusion], tmp_path: Path, given: dict[str, Any]
+) -> None:
+    old = distillation(taught, tmp_path / "old", [], SETTINGS)
+    with pytest.raises(ValueError, match=f"{next(iter(given))} nowhere: is not there"):
+        Distillation(old.module, taught[0], old.draws, SETTINGS, tmp_path / "new", **given)
+    assert not (tmp_path / "new").exists()
 
 
 def test_settings_that_cannot_be() -> None:
