@@ -242,7 +242,7 @@ class CrystalDenoiser(nn.Module):
         return result
 
     def position_logits(self, tokens: Tensor, space_group: Tensor) -> Tensor:
-        """[B, K, 27] over the letters of the space group, a first; -inf for letters that it lacks."""
+        """[B, K, 27] over the letters of the space group, a first; -1e9 for letters that it lacks."""
         table = wyckoff_table()
         offset = torch.arange(N_LETTERS, device=tokens.device)
         index = table.position_start.to(tokens.device)[space_group][:, None] + offset
