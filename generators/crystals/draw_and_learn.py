@@ -30,7 +30,8 @@ from generators.crystals.module import TRAINED, CrystalDiffusion
 from generators.crystals.sharpening_draws import draw_shard
 from generators.judging import write_parquet
 from generators.manifest import claim_folder
-from generators.oracles.hull_tables import KNOWN, WORDS
+from generators.oracles.chgnet_potential import SCALE
+from generators.oracles.hull_tables import KNOWN, WORDS, read_hull
 from generators.precision import fast_bfloat16
 from generators.sampling.crystal_geometry import CrystalSamplerSettings
 from generators.schedule import move_average
@@ -124,6 +125,7 @@ class DrawAndLearn(ABC, Generic[S]):
         missing = next((name for name, path in tables.items() if not path.exists()), None)
         if missing is not None:
             raise ValueError(f"{missing}: is not there")
+        self.hull = read_hull(hull, SCALE)
         claim_folder(folder, plain, {"generator": draws.model, **tables}, MAY_DIFFER)
         self.base, self.share = data.parts["train"], data.share
         self.known, self.drawn = KnownCrystals(), set[str]()

@@ -10,7 +10,6 @@ else find where it errs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,17 +22,14 @@ from torch import Tensor
 
 from data.frames import from_frame
 from data.orbit_batch import OrbitBatch
-from generators.crystals.datamodule import CrystalDataModule
 from generators.crystals.draw_and_learn import DrawAndLearn, Kinds, LearningSettings
-from generators.crystals.draws import CrystalDraws
 from generators.crystals.judging import ABOVE
 from generators.crystals.likelihood import negative_log_likelihood
-from generators.crystals.module import CrystalDiffusion
 from generators.crystals.sharpening_draws import BALANCED, DISTANCE, FREE, LEVELS, NEAR
 from generators.judging import JudgeWorkers, judged_formation_energies, write_parquet
 from generators.oracles.chgnet_potential import SCALE
 from generators.oracles.hull import fractions_of_batch
-from generators.oracles.hull_tables import ENERGY, FAR_BELOW, KNOWN, read_hull
+from generators.oracles.hull_tables import ENERGY, FAR_BELOW
 from generators.screening.element_shares import within_shares
 
 LANTHANIDES = frozenset(range(57, 72))
@@ -124,22 +120,9 @@ class Sharpening(DrawAndLearn[SharpeningSettings]):
     """Rounds of drawing, choosing and learning; see `DrawAndLearn`. ``judged`` with the number of the round is kept
     too."""
 
-    def __init__(
-        self,
-        module: CrystalDiffusion,
-        data: CrystalDataModule,
-        draws: CrystalDraws,
-        settings: SharpeningSettings,
-        folder: Path,
-        hull: Sequence[Path] = (Path(KNOWN),),
-        log: Callable[[str], object] = print,
-    ) -> None:
-        super().__init__(module, data, draws, settings, folder, hull, log)
-        self.hull = read_hull(hull, SCALE)
-        self.judge = JudgeWorkers(workers=settings.workers, device="cpu")
-
     def run(self) -> Path:
         """The file of the last model."""
+        self.judge = JudgeWorkers(workers=self.settings.workers, device="cpu")
         with self.judge:
             return super().run()
 

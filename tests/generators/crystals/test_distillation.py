@@ -71,6 +71,9 @@ def test_a_table_that_is_not_there_is_one_line(
     old = distillation(taught, tmp_path / "old", [], SETTINGS)
     with pytest.raises(ValueError, match=f"{next(iter(given))} nowhere: is not there"):
         Distillation(old.module, taught[0], old.draws, SETTINGS, tmp_path / "new", **given)
+    (table := tmp_path / "hull.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match=r"hull\.csv"):
+        Distillation(old.module, taught[0], old.draws, SETTINGS, tmp_path / "new", hull=[table])
     assert not (tmp_path / "new").exists()
 
 
